@@ -1,0 +1,46 @@
+"""TCP connections and listeners as pykka actors on one event loop.
+
+The names below are the public ones; ``docs/api.md`` tells what each is for.
+"""
+
+from __future__ import annotations
+
+from theater_tcp.actor import LoopActor
+from theater_tcp.blocking import BlockingConnectionHandle, BlockingListenerHandle, BlockingTcp, TcpMixin
+from theater_tcp.connection import Connection
+from theater_tcp.errors import BlockingCall, TheaterError
+from theater_tcp.event_loop import EventLoop, Timer
+from theater_tcp.future import Future
+from theater_tcp.listener import Listener
+from theater_tcp.metrics import Metrics
+from theater_tcp.runtime import ListenerInfo, Theater
+from theater_tcp.settings import ListenOptions, Options, Settings
+from theater_tcp.tcp import ConnectionHandle, ListenerHandle, Tcp, TcpActor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockingCall",
+    "BlockingConnectionHandle",
+    "BlockingListenerHandle",
+    "BlockingTcp",
+    "Connection",
+    "ConnectionHandle",
+    "EventLoop",
+    "Future",
+    "ListenOptions",
+    "Listener",
+    "ListenerHandle",
+    "ListenerInfo",
+    "LoopActor",
+    "Metrics",
+    "Options",
+    "Settings",
+    "Tcp",
+    "TcpActor",
+    "TcpMixin",
+    "Theater",
+    "TheaterError",
+    "Timer",
+    "__version__",
+]

@@ -1,0 +1,340 @@
+"""The pykka actor that lives on the event loop.
+
+:class:`LoopActor` keeps everything that pykka documents (references, ``tell``, ``ask``, proxies, failure rules, registry) and
+changes what carries it: no thread, but turns on the loop; an actor costs microseconds and bytes. pykka's own
+``_actor_loop_running`` handles each message. Handlers may be ``async def``: while one waits, the mailbox waits too, so
+that an actor does one thing at a time; its end overtakes the queue and is answered by pykka's rules as any message.
+
+Private names of pykka are overridden here and checked at import by :mod:`theater_tcp.pykka_internals`.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from functools import partial
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
+
+import pykka
+from pykka import ActorDeadError, ActorRegistry
+
+from theater_tcp import pykka_internals
+from theater_tcp.future import Future
+from theater_tcp.mailbox import TURN, Idle, Mailbox, StopFlag
+from theater_tcp.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from theater_tcp.event_loop import EventLoop, Timer
+
+__all__ = ["Host", "LoopActor", "LoopActorRef", "hosting"]
+
+logger = logging.getLogger("theater_tcp.actor")
+
+A = TypeVar("A", bound=pykka.Actor)
+
+
+class Host(Protocol):
+    """What actors live in: anything with an event loop."""
+
+    @property
+    def loop(self) -> EventLoop: ...
+
+
+hosting: ContextVar[Any] = ContextVar("hosting")
+"""The runtime that an actor constructed in this context will live in."""
+
+
+class LoopActorRef(pykka.ActorRef[A], Generic[A]):
+    """A reference whose ``stop(block=False)`` can be awaited on the loop, where pykka's would block."""
+
+    def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
+        """Ask the actor to stop. See :meth:`pykka.ActorRef.stop`."""
+        asked = cast("Future[None]", self.ask(pykka_internals.STOP, block=False))
+        answer: Future[bool] = Future()
+
+        def settle(_: Future[None]) -> None:
+            try:
+                asked.get()
+            except ActorDeadError:
+                answer.set(False)
+            except BaseException as error:
+                answer.set_exception_value(error)
+            else:
+                answer.set(True)
+
+        asked.on_done(settle)
+        return answer.get(timeout=timeout) if block else answer
+
+
+class _Outcome:
+    """The message that ends a handler which had to wait: it returns or raises what the handler did."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value = value
+        self.error = error
+
+    def unwrap(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class _Call:
+    """A message that calls a function as a turn of the actor."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+
+
+class _Interrupted(ActorDeadError):
+    """The handler was ended by :meth:`LoopActor.interrupt`."""
+
+
+class LoopActor(pykka.Actor):
+    """An actor whose turns run on an event loop.
+
+    It is constructed and started as any actor of pykka's (``start``, ``stop``, ``on_start``, ``on_receive``, …), inside a
+    running :class:`~theater_tcp.runtime.Theater`. Handlers (``on_start``, ``on_receive``, ``on_stop``, methods called
+    through a proxy) may be ``async def`` and await futures of pykka and of this runtime.
+    """
+
+    _task: Task | None = None  # the handler that waits
+    _begun = False
+    _started: Future[pykka.ActorRef[Any]] | None = None
+    actor_inbox: Mailbox
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        host = hosting.get(None)
+        if host is None:
+            raise RuntimeError(f"{type(self).__name__} lives in a Theater: start it by theater.spawn(...)")
+        self._settle(host.loop)
+
+    def _settle(self, loop: EventLoop) -> None:
+        """Take a place on the loop: the fields that ``pykka.Actor.__init__`` would make, at a fifth of the cost."""
+        self.actor_urn = pykka_internals.new_urn()
+        self.actor_inbox = Mailbox(loop, self)
+        self.actor_stopped = StopFlag()  # type: ignore[assignment]  # all of an Event that actors use
+        self._actor_ref = LoopActorRef(self)
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> pykka.ActorRef[Self]:
+        """Start an actor of this class. See :meth:`pykka.Actor.start`."""
+        actor = cls(*args, **kwargs)
+        actor._launch()
+        return actor._actor_ref
+
+    # -- for actors to use ----------------------------------------------------------------------------------------
+
+    def call_later(self, seconds: float, call: Callable[..., Any], *args: Any) -> Timer:
+        """Call ``call(*args)`` as a turn of this actor, in ``seconds`` seconds. On the loop's thread.
+
+        Returns:
+            a timer; its ``cancel()`` forgets the call.
+        """
+        envelope = pykka_internals.Envelope(_Call(partial(call, *args)))
+        return self.actor_inbox.loop.call_later(seconds, partial(self.actor_inbox.put, envelope))
+
+    def sleep(self, seconds: float) -> Future[None]:
+        """A future to await: it is settled in ``seconds`` seconds. This actor's mailbox waits meanwhile."""
+        future: Future[None] = Future()
+        self.actor_inbox.loop.call_later(seconds, future.set)
+        return future
+
+    # -- for the machinery ----------------------------------------------------------------------------------------
+
+    def launch(self) -> Future[pykka.ActorRef[Any]]:
+        """Start; the future is settled when ``on_start`` has returned, and fails with what it raised. Any thread."""
+        self._started = started = Future[pykka.ActorRef[Any]]()
+        self._launch()
+        return started
+
+    def launch_now(self) -> Future[pykka.ActorRef[Any]]:
+        """Start on the loop's thread: ``on_start`` runs before this returns, up to its first wait."""
+        self._started = started = Future[pykka.ActorRef[Any]]()
+        pykka_internals.registry().append(self._actor_ref)
+        self.run_turn()
+        return started
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any], finished: Callable[[Any, BaseException | None], None]) -> bool:
+        """Run a coroutine in a turn which the caller took (see :mod:`theater_tcp.mailbox`).
+
+        Args:
+            coroutine: what an async handler returned.
+            finished: called with its value or its error when it has ended.
+
+        Returns:
+            whether it has ended already; if not, the turn goes on, and is ended here when the coroutine ends.
+        """
+
+        def end(value: Any, error: BaseException | None) -> None:
+            waited = self._task is not None
+            self._task = None
+            if error is not None and not isinstance(error, Exception):
+                self.end_everything(error)
+            finished(value, error)
+            if waited:
+                self._go_on()
+
+        task = Task(self.actor_inbox.loop, coroutine, end)
+        task.step()
+        if not task.done:
+            self._task = task
+        return task.done
+
+    def interrupt(self) -> None:
+        """End the handler that waits, if one does; who asked for its result gets ``ActorDeadError``."""
+        if self._task is not None:
+            self._task.cancel(_Interrupted(f"{self} was interrupted"))
+
+    def end_everything(self, error: BaseException) -> None:
+        """What pykka does when a handler raises no ``Exception`` but ``SystemExit`` and the like: stop all actors."""
+        logger.debug("%r in %s: stopping all actors", error, self)
+        self._stop()
+        ActorRegistry.stop_all(block=False)
+        envelope = self.actor_inbox.current
+        if envelope is not None and envelope.reply_to is not None:
+            reply_to, envelope.reply_to = envelope.reply_to, None
+            reply_to.set_exception((type(error), error, error.__traceback__))
+
+    def _ended(self) -> None:
+        """The last thing in the actor's life, after ``on_stop`` or ``on_failure``. For classes built on this one."""
+
+    # -- pykka's private hooks ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _create_actor_inbox() -> Mailbox:
+        raise TypeError("the mailbox of a LoopActor is made by its constructor")
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def _launch(self) -> None:
+        pykka_internals.registry().append(self._actor_ref)
+        self._start_actor_loop()
+
+    def _start_actor_loop(self) -> None:
+        self.actor_inbox.schedule()
+
+    def run_turn(self) -> None:
+        """One turn on the loop: at most ``TURN`` messages, handled by pykka's own loop."""
+        box = self.actor_inbox
+        if not self._begun:
+            self._begun = True
+            self._actor_loop_setup()
+            if self._task is not None:
+                return  # on_start waits
+        box.budget = TURN
+        try:
+            self._actor_loop_running()
+        except Idle:
+            if self._task is None:  # else a handler waits, and the mailbox with it
+                box.rest()
+            return
+        if self._task is None:  # else on_stop waits
+            self._end_life()
+
+    def _go_on(self) -> None:
+        """After a wait: to the messages that came meanwhile, or to the end if the actor was stopped in it."""
+        if self.actor_stopped.is_set():
+            self.actor_inbox.schedule()
+        else:
+            self.actor_inbox.rest()
+
+    def _end_life(self) -> None:
+        box = self.actor_inbox
+        if box.first is not None:  # on_stop had to wait: answer who asked the actor to stop
+            last = box.get()
+            if last.message.error is not None:
+                self._handle_failure(type(last.message.error), last.message.error, last.message.error.__traceback__)
+            if last.reply_to is not None:
+                last.reply_to.set(None)
+        try:
+            if box.queue:
+                box.budget = len(box.queue)
+                self._actor_loop_teardown()
+        except Idle:
+            pass  # more came while the first were refused: close() refuses them
+        finally:
+            box.close()
+            self._ended()
+
+    def _actor_loop_setup(self) -> None:
+        try:
+            outcome: Any = self.on_start()  # type: ignore[func-returns-value]  # a coroutine where it is async
+        except BaseException as error:
+            self._report_start(error)
+        else:
+            if outcome.__class__ is CoroutineType:
+                self.drive(outcome, lambda _, error: self._report_start(error))
+            else:
+                self._report_start(None)
+
+    def _report_start(self, error: BaseException | None) -> None:
+        started, self._started = self._started, None
+        if error is None:
+            if started is not None:
+                started.set(self._actor_ref)
+        elif started is None:
+            self._handle_failure(type(error), error, error.__traceback__)
+        else:  # whoever spawned it is told: no need for the log
+            pykka_internals.registry().remove(self._actor_ref)
+            self.actor_stopped.set()
+            started.set_exception_value(error)
+
+    def _handle_receive(self, message: Any) -> Any:
+        try:
+            if message.__class__ is _Outcome:
+                return message.unwrap()
+            outcome = message.call() if message.__class__ is _Call else pykka.Actor._handle_receive(self, message)
+            if outcome.__class__ is CoroutineType:
+                return self._await(outcome)
+        except _Interrupted:
+            if self.actor_inbox.current.reply_to is not None:
+                raise
+            return None
+        except Exception:
+            raise  # by pykka's rules: to the asker, or to on_failure
+        except BaseException as error:
+            self.end_everything(error)
+            return None
+        return outcome
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run an async handler to its end if it never waits; else its end will come as a message of its own."""
+        box = self.actor_inbox
+        envelope = box.current
+        reply_to = envelope.reply_to
+        outcome: _Outcome | None = None
+
+        def end(value: Any, error: BaseException | None) -> None:
+            nonlocal outcome
+            outcome = _Outcome(value, error)
+            if self._task is not None:
+                self._task = None
+                box.first = pykka_internals.Envelope(outcome, reply_to=reply_to)
+                box.schedule()
+
+        task = Task(box.loop, coroutine, end)
+        task.step()
+        if outcome is not None:
+            return outcome.unwrap()
+        self._task = task
+        envelope.reply_to = None  # else pykka would answer it now
+        box.budget = 0
+        return None
+
+    def _stop(self) -> Any:
+        pykka_internals.registry().remove(self._actor_ref)
+        self.actor_stopped.set()
+        try:
+            return cast("Any", self.on_stop)()  # a coroutine is driven on by _handle_receive
+        except Exception as error:
+            self._handle_failure(type(error), error, error.__traceback__)

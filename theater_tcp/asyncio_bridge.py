@@ -1,0 +1,76 @@
+"""The way to asyncio: a companion loop on a thread of its own, for libraries that need one.
+
+The other way needs nothing: an asyncio task awaits the runtime's futures as they are (:mod:`theater_tcp.future`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from theater_tcp.errors import ShutDown
+from theater_tcp.future import Future
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Coroutine
+
+__all__ = ["CompanionLoop"]
+
+
+class CompanionLoop:
+    """An asyncio loop on a daemon thread, started when it is first needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """A future of what the coroutine returns. Any thread may ask."""
+        outcome: Future[Any] = Future()
+        with self._lock:
+            if self._closed:
+                coroutine.close()
+                outcome.set_exception_value(ShutDown())
+                return outcome
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+                self._thread.start()
+            running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+        def settle(done: concurrent.futures.Future[Any]) -> None:
+            if done.cancelled():
+                outcome.set_exception_value(ShutDown("the asyncio loop has ended"))
+                return
+            error = done.exception()
+            if error is not None:
+                outcome.set_exception_value(error)
+            else:
+                outcome.set(done.result())
+
+        running.add_done_callback(settle)
+        return outcome
+
+    def close(self) -> None:
+        """Cancel what runs and end the thread."""
+        with self._lock:
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

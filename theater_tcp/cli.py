@@ -1,0 +1,359 @@
+"""The command line: ``theater-tcp run | check | --version``.
+
+``run`` is a start that happens as a whole or not at all, a wait, and an end in order:
+
+1. All manifests are read; with one mistake in one of them nothing is started.
+2. The runtime starts, then actor after actor with its listeners. If one fails, those before it are stopped.
+3. The ready file appears, by a rename, when everything listens.
+4. SIGTERM or SIGINT closes the listeners and lets the connections end; a second one, or the drain timeout, aborts them.
+
+Exit codes: 0 all connections ended by themselves, 1 some had to be aborted, 2 the configuration, the command line or
+the start was wrong (a line on stderr for each problem), 70 a mistake of this program (sysexits.h: EX_SOFTWARE).
+
+Texts for people go to stdout and the log to stderr; with ``--json`` both are JSON, one object a line.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from theater_tcp import __version__
+from theater_tcp.errors import InvalidArgument, TheaterError
+from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
+from theater_tcp.runtime import Theater
+from theater_tcp.settings import Settings, from_text
+
+__all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_WRONG", "app", "main"]
+
+EXIT_CLEAN = 0
+EXIT_ABORTED = 1
+EXIT_WRONG = 2
+EXIT_INTERNAL = 70
+
+logger = logging.getLogger("theater_tcp.cli")
+
+app = typer.Typer(
+    name="theater-tcp",
+    help="Runs actors that own TCP connections.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Files = Annotated[list[str], typer.Argument(metavar="MANIFEST", help="YAML files, one for each actor.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the manifests, as tcp.idle_timeout=30."),
+]
+ReadyFile = Annotated[
+    Path | None,
+    typer.Option("--ready-file", metavar="FILE", help="Write the addresses here as JSON once all listen."),
+]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    typer.Option("--log-level", help="The least severe messages that the log shows."),
+]
+DrainTimeout = Annotated[
+    str | None,
+    typer.Option("--drain-timeout", metavar="SECONDS", help="How long connections may take to end; 0 aborts them."),
+]
+
+
+class _Wrong(Exception):
+    """The run can't be, for these reasons."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+
+class _Output:
+    """Where a command says what it has to say, for people or as JSON."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        # soft_wrap: a line stays a line, however narrow the terminal is.
+        self.console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def event(self, text: str, event: str, style: str = "", **fields: Any) -> None:
+        """Say on stdout what happened. A reader that went away is no reason to stop serving."""
+        try:
+            if self.as_json:
+                sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+                sys.stdout.flush()
+            else:
+                self.console.print(Text(text, style))
+        except OSError:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the rest of the process
+            self.console = Console(file=sys.stdout)
+
+    def problem(self, problem: Problem) -> None:
+        """Say on stderr what is wrong."""
+        as_object = {"event": "problem", **_fields_of(problem)}
+        line = json.dumps(as_object) if self.as_json else f"theater-tcp: {problem}"
+        print(line, file=sys.stderr, flush=True)
+
+
+class _JsonFormatter(logging.Formatter):
+    """A log line as a JSON object: time (UTC), level, logger, message, and the traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting."""
+
+    def __init__(self, theater: Theater, output: _Output) -> None:
+        self.theater = theater
+        self.output = output
+        self.received = 0
+        self.serving = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.received += 1
+        self.theater.request_shutdown(None if self.received == 1 else 0.0)
+        # This runs between two steps of the main thread. While that one serves it is only waiting, and not inside of a
+        # write to the same file, which can't be entered twice.
+        if self.serving:
+            name = signal.Signals(number).name
+            action = "draining" if self.received == 1 else "aborting"
+            self.output.event(f"{name}: {action}", action, signal=name)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> int:
+    if version:
+        print(f"theater-tcp {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise _Wrong(Problem("", "", "a command is missing: run, check (--help tells more)"))
+    return EXIT_CLEAN
+
+
+@app.command()
+def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False) -> int:
+    """Validate manifests: the keys, the values, and the classes, which are imported."""
+    output = _Output(as_json)
+    changes = _parse_overrides(overrides)
+    right = True
+    for file in manifests:
+        try:
+            manifest = load(file, changes)
+        except ManifestError as error:
+            right = False
+            if as_json:
+                output.event("", "check", file=file, ok=False, problems=[_fields_of(p) for p in error.problems])
+            else:
+                for problem in error.problems:
+                    output.problem(problem)
+        else:
+            text = f"{file}: ok ({manifest.name}: {manifest.python})"
+            output.event(text, "check", "green", file=file, ok=True, name=manifest.name, python=manifest.python)
+    return EXIT_CLEAN if right else EXIT_WRONG
+
+
+@app.command()
+def run(
+    manifests: Files,
+    overrides: Overrides = None,
+    ready_file: ReadyFile = None,
+    drain_timeout: DrainTimeout = None,
+    log_level: LogLevel = "info",
+    as_json: AsJson = False,
+) -> int:
+    """Run the actors of the manifests until SIGTERM or SIGINT."""
+    _configure_logging(log_level, as_json)
+    loaded, settings = _load_all(manifests, _parse_overrides(overrides), drain_timeout)
+    return _serve(loaded, settings, ready_file, _Output(as_json))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: what stands behind the program's name; None takes it from ``sys.argv``.
+
+    Returns:
+        the exit code.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    output = _Output("--json" in words)
+    try:
+        code = app(words, prog_name="theater-tcp", standalone_mode=False)
+    except typer.TyperException as error:  # the usage
+        output.problem(Problem("", "", " ".join(error.format_message().split())))
+        return EXIT_WRONG
+    except _Wrong as wrong:
+        for problem in wrong.problems:
+            output.problem(problem)
+        return EXIT_WRONG
+    except (typer.Abort, KeyboardInterrupt):  # before anything was started
+        return 128 + signal.SIGINT
+    except Exception:
+        traceback.print_exc()
+        output.problem(
+            Problem("", "", "this is a mistake of theater-tcp itself; please report it with the lines above")
+        )
+        return EXIT_INTERNAL
+    return code if isinstance(code, int) else EXIT_CLEAN
+
+
+def _parse_overrides(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
+    try:
+        return [parse_override(text) for text in texts or ()]
+    except InvalidArgument as error:
+        raise _Wrong(Problem("", "--set", error.detail)) from None
+
+
+def _load_all(
+    files: Sequence[str], changes: list[tuple[str, Any]], drain_timeout: str | None
+) -> tuple[list[Manifest], Settings]:
+    manifests, problems = [], []
+    for file in files:
+        try:
+            manifests.append(load(file, changes))
+        except ManifestError as error:
+            problems += error.problems
+    settings = Settings()
+    try:
+        if not problems:
+            settings = runtime_settings(manifests)
+    except ManifestError as error:
+        problems += error.problems
+    if drain_timeout is not None:
+        try:
+            seconds = from_text(Settings, "drain_timeout", drain_timeout)
+            settings = settings.replaced(drain_timeout=seconds)
+        except InvalidArgument as error:
+            problems.append(Problem("", "--drain-timeout", error.detail.removeprefix("drain_timeout: ")))
+    if problems:
+        raise _Wrong(*problems)
+    return manifests, settings
+
+
+def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path | None, output: _Output) -> int:
+    """Start, wait, end."""
+    if ready_file is not None:
+        _remove_ready_file(ready_file)  # one of a run that was killed would lie
+    theater = Theater(settings)
+    signals = _Signals(theater, output)
+    theater.start()
+    try:
+        listeners = [listener for manifest in manifests for listener in _start(theater, manifest)]
+        if ready_file is not None:
+            _write_ready_file(ready_file, listeners)
+    except BaseException:
+        theater.shutdown(0.0)
+        if signals.received:  # the start was broken off by request
+            return EXIT_CLEAN
+        raise
+    try:
+        for listener in listeners:
+            output.event(f"{listener['actor']}: listening at {listener['address']}", "listening", **listener)
+        output.event(f"ready (pid {os.getpid()})", "ready", pid=os.getpid())
+        # What is there now stays for good: the collector needn't look at it again while connections come and go.
+        gc.collect()
+        gc.freeze()
+        signals.serving = True
+        theater.wait()
+        clean = theater.shutdown()
+    finally:
+        signals.serving = False
+        if ready_file is not None:
+            _remove_ready_file(ready_file)
+    output.event("stopped" if clean else "stopped; some connections had to be aborted", "stopped", clean=clean)
+    return EXIT_CLEAN if clean else EXIT_ABORTED
+
+
+def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
+    """Start a manifest's actor and open its listeners; what listens, as it stands in the ready file."""
+    try:
+        ref = theater.spawn(manifest.actor_class, **manifest.init)
+    except Exception as error:
+        logger.debug("%s did not start", manifest.name, exc_info=error)
+        raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None
+    listeners = []
+    for index, address in enumerate(manifest.listen):
+        try:
+            info = theater.listen_for(ref, address, **manifest.options)
+        except TheaterError as error:
+            raise _Wrong(Problem(manifest.name, f"tcp.listen[{index}]", _one_line(error))) from None
+        listeners.append({"actor": manifest.name, "id": info.id, "address": info.address})
+    return listeners
+
+
+def _phase(error: BaseException) -> str:
+    """Where in an actor's start an error was raised: in its constructor, or in its ``on_start``."""
+    names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return "on_start" if "on_start" in names or "__init__" not in names else "init"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, TheaterError):  # begins with its kind
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _write_ready_file(file: Path, listeners: list[dict[str, str]]) -> None:
+    """Write beside it and rename, so that a reader sees all or nothing."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps({"pid": os.getpid(), "listeners": listeners}) + "\n", encoding="utf-8")
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise _wrong_ready_file(file, error) from None
+
+
+def _remove_ready_file(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise _wrong_ready_file(file, error) from None
+
+
+def _wrong_ready_file(file: Path, error: OSError) -> _Wrong:
+    return _Wrong(Problem(str(file), "--ready-file", (error.strerror or str(error)).lower()))
+
+
+def _configure_logging(level: str, as_json: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _fields_of(problem: Problem) -> dict[str, Any]:
+    return {"file": problem.file, "line": problem.line, "key": problem.key, "reason": problem.reason}

@@ -1,0 +1,220 @@
+"""Opening connections: names are resolved on threads, and all addresses of a name are raced (RFC 8305).
+
+The addresses alternate between the families, beginning with the resolver's first. Each attempt gets
+``connection_attempt_delay`` seconds before the next starts beside it, and the next starts at once when one fails. The
+first that succeeds wins, the others are closed; if none does, the error is that of the last attempt.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+from theater_tcp.address import Address, HostPort, UnixPath
+from theater_tcp.errors import ShutDown, TheaterError, TimedOut, from_os_error
+from theater_tcp.future import Future
+from theater_tcp.poller import WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from theater_tcp.event_loop import EventLoop
+
+__all__ = ["Connector", "interleave", "resolve"]
+
+Target = tuple[int, Any]
+"""Family and socket address."""
+
+IN_PROGRESS = {errno.EINPROGRESS, errno.EAGAIN, errno.EWOULDBLOCK, errno.EALREADY}
+
+
+def resolve(host: str, port: int) -> list[Target]:
+    """All TCP addresses of a name, in the resolver's order (RFC 6724). Blocks: for a thread that may.
+
+    Raises:
+        OSError: the name does not resolve.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return [(int(family), sockaddr) for family, _type, _proto, _name, sockaddr in found]
+
+
+def interleave(targets: list[Target]) -> list[Target]:
+    """Alternate between the address families, beginning with the first one's (RFC 8305, 4)."""
+    first = [target for target in targets if target[0] == targets[0][0]]
+    others = [target for target in targets if target[0] != targets[0][0]]
+    return [target for target in chain.from_iterable(zip_longest(first, others)) if target is not None]
+
+
+class Connector:
+    """Opens connections for one runtime.
+
+    Args:
+        loop: the event loop that waits for the attempts.
+        attempt_delay: seconds between two attempts at one name.
+        threads: how many names are resolved at the same time.
+        resolver: resolves a name on a thread, as :func:`resolve`.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        attempt_delay: float,
+        threads: int,
+        resolver: Callable[[str, int], list[Target]] = resolve,
+    ) -> None:
+        self._loop = loop
+        self._attempt_delay = attempt_delay
+        self._resolver = resolver
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="theater-resolver")
+        self._races: dict[Race, None] = {}
+        self._closed = False
+
+    def connect(self, address: Address, timeout: float) -> Future[socket.SocketType]:
+        """A future of a connected, non-blocking socket.
+
+        Args:
+            address: where to.
+            timeout: seconds for the whole of it.
+        """
+        future: Future[socket.SocketType] = Future()
+        race = Race(self._loop, str(address), self._attempt_delay, timeout, future, self._over)
+        self._races[race] = None
+        if isinstance(address, UnixPath):
+            race.run([(int(socket.AF_UNIX), address.sockaddr())])
+        elif isinstance(address, HostPort) and address.is_name:
+            self._resolve(address, race)
+        else:
+            try:
+                race.run([(address.family, address.sockaddr())])
+            except TheaterError as error:
+                race.fail(error)
+        return future
+
+    def close(self) -> None:
+        """Give up what is under way; it fails with ``shutdown``."""
+        self._closed = True
+        for race in list(self._races):
+            race.fail(ShutDown())
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _over(self, race: Race) -> None:
+        self._races.pop(race, None)
+
+    def _resolve(self, address: HostPort, race: Race) -> None:
+        if self._closed:
+            race.fail(ShutDown())
+            return
+
+        def look_up() -> None:
+            try:
+                targets = self._resolver(address.host, address.port)
+            except OSError as error:
+                self._loop.call_soon(partial(race.fail, from_os_error(error, str(address))))
+            else:
+                self._loop.call_soon(partial(race.run, targets))
+
+        self._threads.submit(look_up)
+
+
+class Race:
+    """The attempts at the addresses of one name."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        name: str,
+        delay: float,
+        timeout: float,
+        future: Future[socket.SocketType],
+        over: Callable[[Race], None],
+    ) -> None:
+        self._loop = loop
+        self._name = name
+        self._delay = delay
+        self._future = future
+        self._over = over
+        self._running: dict[int, socket.SocketType] = {}
+        self._left: list[Target] = []
+        self._done = False
+        self._last_error: TheaterError | None = None
+        self._next_attempt: Any = None
+        self._deadline = loop.call_later(timeout, lambda: self.fail(TimedOut(f"{name}: no connection in {timeout:g} s")))
+
+    def run(self, targets: list[Target]) -> None:
+        """Begin with the addresses, best first."""
+        if self._done:
+            return
+        self._left = interleave(targets) if targets else []
+        self._start_next()
+
+    def fail(self, error: TheaterError) -> None:
+        """Give up."""
+        if not self._done:
+            self._end()
+            self._future.set_exception_value(error)
+
+    def _start_next(self) -> None:
+        if self._next_attempt is not None:
+            self._next_attempt.cancel()
+            self._next_attempt = None
+        while self._left and not self._done:
+            family, sockaddr = self._left.pop(0)
+            try:
+                sock = socket.SocketType(family, socket.SOCK_STREAM)
+            except OSError as error:  # a family that the system does not have, or no descriptor
+                self._last_error = from_os_error(error, self._name)
+                continue
+            sock.setblocking(False)
+            code = sock.connect_ex(sockaddr)
+            if code == 0:
+                self._win(sock)
+                return
+            if code not in IN_PROGRESS or (code == errno.EAGAIN and family == socket.AF_UNIX):
+                sock.close()
+                self._last_error = from_os_error(OSError(code, os.strerror(code)), self._name)
+                continue
+            fd = sock.fileno()
+            self._running[fd] = sock
+            self._loop.register(fd, WRITE, lambda _mask: self._ready(fd))
+            if self._left:
+                self._next_attempt = self._loop.call_later(self._delay, self._start_next)
+            return
+        if not self._running and not self._done:
+            self.fail(self._last_error or from_os_error(OSError(errno.EADDRNOTAVAIL, "no address"), self._name))
+
+    def _ready(self, fd: int) -> None:
+        sock = self._running[fd]
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == 0:
+            try:
+                sock.getpeername()
+            except OSError:
+                return  # an event of another socket that had this number before
+        self._loop.unregister(fd)
+        del self._running[fd]
+        if code == 0:
+            self._win(sock)
+            return
+        sock.close()
+        self._last_error = from_os_error(OSError(code, os.strerror(code)), self._name)
+        self._start_next()
+
+    def _win(self, sock: socket.SocketType) -> None:
+        self._end()
+        self._future.set(sock)
+
+    def _end(self) -> None:
+        self._done = True
+        self._deadline.cancel()
+        if self._next_attempt is not None:
+            self._next_attempt.cancel()
+        for fd, sock in self._running.items():
+            self._loop.unregister(fd)
+            sock.close()
+        self._running.clear()
+        self._over(self)

@@ -1,0 +1,329 @@
+"""The event loop: one thread that carries every connection, listener and event-driven actor.
+
+Theory of operation. One turn of the loop is: wait for readiness, call the handler of each ready descriptor, run what
+is due by the clock, run what was scheduled before the turn began. Handlers and scheduled calls run on the loop's
+thread and never block. Other threads may call :meth:`EventLoop.call_soon` and :meth:`EventLoop.submit` alone: these
+append to a deque (atomic) and write the wake-up descriptor only while the loop sleeps. The loop raises its
+``sleeping`` flag *before* it looks at the deque for the last time, so an append is either seen by that look or sees
+the flag.
+
+Timers come in two kinds. :meth:`EventLoop.call_later` is a heap for the odd ones. :class:`Deadlines` is for the
+timeouts that thousands of connections have in common: entries of one duration stand in the order of their end, so
+setting, moving and clearing one are dict operations, and only the oldest is ever looked at.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from theater_tcp.errors import ShutDown
+from theater_tcp.poller import READ, Poller, best_poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+__all__ = ["Deadlines", "EventLoop", "Timer", "running_loop"]
+
+logger = logging.getLogger("theater_tcp.event_loop")
+
+MAX_EVENTS = 1024
+"""Descriptors taken from the kernel in one turn: bounds the time until timers and scheduled calls get theirs."""
+
+FOREVER = float("inf")
+
+K = TypeVar("K", bound="Hashable")
+_here = threading.local()
+
+
+def running_loop() -> EventLoop | None:
+    """The loop that the calling thread is running, if it is running one."""
+    return getattr(_here, "loop", None)
+
+
+class Timer:
+    """A call that is due later. ``cancel`` may be called at any time, on the loop's thread."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: float, call: Callable[[], object]) -> None:
+        self.due = due
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """Forget the call; harmless when it has run."""
+        self.call = None
+
+
+class Deadlines(Generic[K]):
+    """The same timeout for many keys, each operation O(1).
+
+    Args:
+        loop: whose clock counts.
+        expired: called with the key on the loop's thread when its time is over; the key is forgotten before.
+    """
+
+    __slots__ = ("_by_duration", "_expired", "_loop")
+
+    def __init__(self, loop: EventLoop, expired: Callable[[K], object]) -> None:
+        self._loop = loop
+        self._expired = expired
+        self._by_duration: dict[float, dict[K, float]] = {}
+        loop.add_deadlines(self)
+
+    def set(self, key: K, duration: float) -> None:
+        """Let ``key`` end ``duration`` seconds from now; a second call moves the end."""
+        due = self._loop.now + duration
+        entries = self._by_duration.get(duration)
+        if entries is None:
+            entries = self._by_duration[duration] = {}
+        else:
+            entries.pop(key, None)
+        entries[key] = due
+        self._loop.remind(due)
+
+    def clear(self, key: K, duration: float) -> None:
+        """Forget the deadline that was set with this duration, if there is one."""
+        entries = self._by_duration.get(duration)
+        if entries is not None:
+            entries.pop(key, None)
+
+    def run_expired(self, now: float) -> float:
+        """Expire what is due and return when the next one is (infinity: none)."""
+        following = FOREVER
+        for duration, entries in list(self._by_duration.items()):
+            while entries:
+                key = next(iter(entries))
+                if entries[key] > now:
+                    following = min(following, entries[key])
+                    break
+                del entries[key]
+                try:
+                    self._expired(key)
+                except Exception:
+                    logger.exception("a deadline's handler failed")
+            else:
+                self._by_duration.pop(duration, None)
+        return following
+
+
+class EventLoop:
+    """Readiness, timers and wake-ups on one thread.
+
+    Args:
+        poller: what waits for readiness; the best one of the system when absent.
+        clock: a monotonic clock in seconds; tests pass a fake one.
+        name: shown as the thread's name.
+    """
+
+    def __init__(
+        self, poller: Poller | None = None, clock: Callable[[], float] = time.monotonic, name: str = "theater"
+    ) -> None:
+        self.name = name
+        self.poller = poller if poller is not None else best_poller()
+        self.now = clock()
+        """The clock's reading at the start of this turn, in seconds."""
+        self.thread_id: int | None = None
+        """Identifier of the thread that runs the loop; None while nobody does."""
+        self.ready: deque[Callable[[], object]] = deque()
+        self.sleeping = False
+        self.closed = False
+        self._clock = clock
+        self._poll = self.poller.poll
+        self._handlers: dict[int, Callable[[int], object]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._serial = itertools.count()
+        self._deadlines: list[Deadlines[Any]] = []
+        self._next_due = FOREVER
+        self._stopping = False
+        self._open_wake_up()
+
+    # -- readiness ------------------------------------------------------------------------------------------------
+
+    def register(self, fd: int, mask: int, handler: Callable[[int], object]) -> None:
+        """Call ``handler(mask)`` whenever the descriptor is ready for one of the bits of ``mask``."""
+        self.poller.register(fd, mask)
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Change what a registered descriptor waits for."""
+        self.poller.modify(fd, mask)
+
+    def unregister(self, fd: int) -> None:
+        """Forget the descriptor; call it before closing, since the kernel may keep a closed one that was inherited."""
+        if self._handlers.pop(fd, None) is not None:
+            self.poller.unregister(fd)
+
+    # -- scheduled calls ------------------------------------------------------------------------------------------
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Run ``call()`` on the loop's thread, in its next turn. Any thread may ask."""
+        self.ready.append(call)
+        if self.sleeping:
+            self.wake()
+
+    def submit(self, call: Callable[..., Any], *args: Any, into: Any) -> None:
+        """Run ``call(*args)`` on the loop's thread and put its outcome into the future ``into``. Any thread may ask.
+
+        A future that ``call`` returns is followed. ``into`` fails with :class:`ShutDown` when the loop has ended.
+        """
+        if self.closed:
+            into.set_exception_value(ShutDown("the event loop has ended"))
+            return
+        self.call_soon(partial(_run_into, into, call, args))
+        if self.closed:  # it ended in between: nobody will run the call, unless the last turn just did
+            self._refuse_leftovers()
+
+    def wake(self) -> None:
+        """End the loop's sleep. Any thread may ask."""
+        self.sleeping = False
+        os.write(self._wake_write, b"\x01\0\0\0\0\0\0\0")  # an eventfd wants eight bytes, a socket takes any
+
+    # -- timers ---------------------------------------------------------------------------------------------------
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Run ``call()`` on the loop's thread after ``delay`` seconds. To be asked on that thread."""
+        timer = Timer(self._clock() + delay, call)
+        heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
+        self.remind(timer.due)
+        return timer
+
+    def add_deadlines(self, deadlines: Deadlines[Any]) -> None:
+        """Look at these deadlines too, whenever the time they reminded of has come."""
+        self._deadlines.append(deadlines)
+
+    def remind(self, due: float) -> None:
+        """Look at the timers not later than ``due`` (the loop's clock, seconds)."""
+        self._next_due = min(due, self._next_due)
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until :meth:`stop`, on the calling thread."""
+        if self.thread_id is not None or running_loop() is not None:
+            raise RuntimeError(f"event loop {self.name!r}: this loop or this thread is running already")
+        self._enter()
+        try:
+            while not self._stopping:
+                self.run_once()
+        finally:
+            self._leave()
+
+    def run_once(self, block: bool = True) -> None:
+        """One turn. ``block=False`` doesn't wait for readiness (tests step the loop with it)."""
+        ready = self.ready
+        if ready or not block:
+            timeout = 0.0
+        else:
+            self.sleeping = True  # before the last look at `ready`: see the head of this module
+            if ready:
+                timeout = 0.0
+            elif self._next_due == FOREVER:
+                timeout = -1
+            else:
+                timeout = max(self._next_due - self._clock(), 0.0)
+        events = self._poll(timeout, MAX_EVENTS)
+        self.sleeping = False
+        self.now = now = self._clock()
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:  # None: an earlier handler of this turn closed it
+                try:
+                    handler(mask)
+                except Exception:
+                    logger.exception("the handler of descriptor %d failed", fd)
+        if now >= self._next_due:
+            self._run_due(now)
+        for _ in range(len(ready)):  # what these schedule has its turn after the next look at the sockets
+            try:
+                ready.popleft()()
+            except Exception:
+                logger.exception("a scheduled call failed")
+
+    def stop(self) -> None:
+        """End :meth:`run` after the turn under way. Any thread may ask."""
+        self.call_soon(self._stop)
+
+    def close(self) -> None:
+        """Give the descriptors back. Calls that nobody ran any more fail with :class:`ShutDown`."""
+        if self.closed:
+            return
+        self.closed = True
+        self._refuse_leftovers()
+        self._handlers.clear()
+        self.poller.close()
+        self._close_wake_up()
+
+    def _enter(self) -> None:
+        _here.loop = self
+        self.thread_id = threading.get_ident()
+        self.now = self._clock()
+
+    def _leave(self) -> None:
+        _here.loop = None
+        self.thread_id = None
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run_due(self, now: float) -> None:
+        self._next_due = FOREVER
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            call = heapq.heappop(timers)[2].call
+            if call is not None:
+                try:
+                    call()
+                except Exception:
+                    logger.exception("a timer's call failed")
+        if timers:
+            self.remind(timers[0][0])
+        for deadlines in self._deadlines:
+            self.remind(deadlines.run_expired(now))
+
+    def _refuse_leftovers(self) -> None:
+        while self.ready:
+            call = self.ready.popleft()
+            if isinstance(call, partial) and call.func is _run_into:
+                call.args[0].set_exception_value(ShutDown("the event loop has ended"))
+
+    # -- the wake-up descriptor -----------------------------------------------------------------------------------
+
+    def _open_wake_up(self) -> None:
+        if hasattr(os, "eventfd"):
+            self._wake_read = self._wake_write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            reading, writing = socket.socketpair()
+            reading.setblocking(False)
+            writing.setblocking(False)
+            self._wake_read, self._wake_write = reading.detach(), writing.detach()
+        self.register(self._wake_read, READ, self._drain_wake_up)
+
+    def _drain_wake_up(self, _mask: int) -> None:
+        os.read(self._wake_read, 4096)
+
+    def _close_wake_up(self) -> None:
+        for fd in {self._wake_read, self._wake_write}:
+            os.close(fd)
+
+
+def _run_into(future: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Run a submitted call and settle its future; a future that it returned is followed."""
+    try:
+        outcome = call(*args)
+    except Exception as error:
+        future.set_exception_value(error)
+        return
+    if hasattr(outcome, "follow_into"):
+        outcome.follow_into(future)
+    else:
+        future.set(outcome)

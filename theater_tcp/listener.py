@@ -1,0 +1,356 @@
+"""The Listener actor: accepts connections and brings each to the owner, and never waits for anybody.
+
+A connection is taken from the kernel only when somebody is there for it: a waiting ``accept``, or an owner that
+implements ``handle_connection`` and is not too far behind. Otherwise it stays in the kernel's backlog, and the listening
+socket is not watched. Each way that an ``accept`` can end has its name in :meth:`Listener._accept_one`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from theater_tcp.actor import LoopActor
+from theater_tcp.address import Address, HostPort, UnixPath, format_sockaddr
+from theater_tcp.connection import Connection
+from theater_tcp.connection_state import Phase
+from theater_tcp.errors import AddressInUse, Closed, InvalidArgument, IoFailed, NotFound, NotOwner, from_os_error
+from theater_tcp.future import Future
+from theater_tcp.poller import READ
+from theater_tcp.pykka_internals import registry
+from theater_tcp.transport import apply_to_socket, reset_on_close
+
+if TYPE_CHECKING:
+    from theater_tcp.network import Network
+    from theater_tcp.ownership import Owner
+    from theater_tcp.settings import ListenOptions, Options
+
+__all__ = ["Listener", "open_listening_socket"]
+
+logger = logging.getLogger("theater_tcp.listener")
+
+BATCH = 64
+"""Connections accepted for one readiness event, before others have their turn."""
+
+MAX_UNHEARD = 64
+"""Connections whose announcement may lie in the owner's mailbox; the others wait in the kernel's backlog."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EINTR}
+
+
+class Listener(LoopActor):
+    """One listening socket. Its id is its actor's URN. All methods run on the loop's thread.
+
+    Args:
+        network: what it shares with the runtime's connections.
+        sock: a socket that listens already; closed by this actor from now on.
+        address: the address that was asked for; a Unix socket's file is removed at the end.
+        owner: who gets the connections.
+        options: what the accepted connections have.
+        listen_options: its own.
+        make_handle: makes the owner's handle on this listener.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        sock: socket.SocketType,
+        address: Address,
+        owner: Owner,
+        options: Options,
+        listen_options: ListenOptions,
+        make_handle: Any,
+    ) -> None:
+        self._settle(network.loop)
+        self._begun = True
+        self.actor_inbox.scheduled = False
+        self.network = network
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.asked = address
+        self.address = format_sockaddr(sock.family, sock.getsockname())
+        self.owner: Owner | None = owner
+        self.options = options
+        self.listen_options = listen_options
+        self.handle: Any = make_handle(self)
+        self.connections_now = 0
+        self._family, self._type, self._proto = int(sock.family), int(sock.type), sock.proto
+        self._accepts: deque[Future[Any]] = deque()
+        self._unheard: dict[str, None] = {}
+        self._watching = False
+        self._exhausted = False
+        owner.listeners[self.actor_urn] = self
+        network.listeners[self.actor_urn] = self
+        registry().append(self._actor_ref)
+        self.resume()
+
+    # -- accepting ------------------------------------------------------------------------------------------------
+
+    def accept(self, handle: Any) -> Future[Any]:
+        """A future of the handle of the next connection, which is pending; those who ask are served in turn."""
+        self.check_owner(handle)
+        future: Future[Any] = Future()
+        self._accepts.append(future)
+        self.resume()
+        return future
+
+    def resume(self) -> None:
+        """Watch the socket, if there is somebody for a connection and room for one."""
+        if self.fd >= 0 and not self._watching and not self._exhausted and self._has_taker():
+            if self._full() and self.listen_options.at_limit == "pause":
+                self._wait_for_room()
+                return
+            self.network.loop.register(self.fd, READ, self._on_ready)
+            self._watching = True
+
+    def connection_ended(self) -> None:
+        """The socket of one of this listener's connections has been closed."""
+        self.connections_now -= 1
+        if not self._watching:
+            self.resume()
+
+    def heard_of(self, connection: Connection) -> None:
+        """The owner begins to handle the announcement of a connection."""
+        if self._unheard:
+            self._unheard.pop(connection.actor_urn, None)
+            if not self._watching:
+                self.resume()
+
+    def _on_ready(self, _mask: int) -> None:
+        for _ in range(BATCH):
+            if not self._has_taker():
+                self._pause()
+                return
+            if self._full() and not self._make_room():
+                return
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Take one connection from the kernel. Returns whether there may be another."""
+        try:
+            fd, peer = self.sock._accept()  # type: ignore[attr-defined]  # accept() adds 3 µs of enum conversions
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._rest(error)
+                return False
+            if error.errno in _GONE:
+                self.network.metrics.accept_aborted += 1
+                return True
+            logger.error("accepting at %s failed: %s", self.address, error)
+            self.close_now("io: " + (error.strerror or "accept failed"))
+            return False
+        sock = socket.SocketType(self._family, self._type, self._proto, fileno=fd)
+        if self._full():  # at_limit: refuse
+            self.network.metrics.refused_at_limit += 1
+            reset_on_close(sock)
+            sock.close()
+            return True
+        self._bring(sock, peer)
+        return True
+
+    def _bring(self, sock: socket.SocketType, peer: Any) -> None:
+        """A new connection goes to who waits for one, or to the owner's callback."""
+        network = self.network
+        owner = self.owner
+        assert owner is not None
+        sock.setblocking(False)
+        network.metrics.accepted += 1
+        network.accepted_now += 1
+        self.connections_now += 1
+        connection = Connection(network, sock, peer, self.options, Phase.PENDING, owner, self)
+        if self._accepts:
+            future = self._accepts.popleft()
+            connection.wait_for_activation()
+            future.set(connection.handle)
+            return
+        actor = owner.loop_actor
+        if actor is None or actor.actor_inbox.scheduled:
+            self._unheard[connection.actor_urn] = None
+            connection.wait_for_activation()
+            connection.announce("handle_connection", at_once=False)
+        else:
+            connection.announce("handle_connection", at_once=True)
+            if connection.state.phase is Phase.PENDING:
+                connection.wait_for_activation()
+
+    def _has_taker(self) -> bool:
+        if self._accepts:
+            return True
+        owner = self.owner
+        return owner is not None and owner.hears("handle_connection") and len(self._unheard) < MAX_UNHEARD
+
+    def _full(self) -> bool:
+        limit = self.listen_options.max_connections
+        return (limit is not None and self.connections_now >= limit) or self.network.at_limit()
+
+    def _make_room(self) -> bool:
+        """At the limit. Returns whether to go on accepting, to refuse."""
+        if self.listen_options.at_limit == "refuse":
+            return True
+        self._pause()
+        self._wait_for_room()
+        return False
+
+    def _wait_for_room(self) -> None:
+        self.network.metrics.paused_at_limit += 1
+        if self.network.at_limit():
+            self.network.waiting_listeners[self.actor_urn] = self
+        # else it is this listener's own limit: connection_ended() resumes
+
+    def _pause(self) -> None:
+        if self._watching:
+            self._watching = False
+            self.network.loop.unregister(self.fd)
+
+    def _rest(self, error: OSError) -> None:
+        """Out of descriptors or memory: leave the backlog alone for a while instead of spinning on it."""
+        self.network.metrics.accept_exhausted += 1
+        logger.warning("accepting at %s rests: %s", self.address, error.strerror)
+        self._pause()
+        self._exhausted = True
+        self.network.loop.call_later(self.network.settings.accept_pause, self._rested)
+
+    def _rested(self) -> None:
+        self._exhausted = False
+        self.resume()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def check_owner(self, handle: Any) -> None:
+        """Refuse a stranger (``NotOwner``), and everybody after the end (``NotFound``)."""
+        if self.handle is not handle:
+            raise NotFound(self.actor_urn) if self.handle is None else NotOwner(self.actor_urn)
+
+    def close(self, handle: Any) -> None:
+        """Close by the owner's wish; connections that were accepted go on, waiting accepts end with ``closed``."""
+        self.check_owner(handle)
+        self.close_now()
+
+    def owner_ended(self) -> None:
+        """The owner's life is over."""
+        self.close_now()
+
+    def close_now(self, reason: str = "closed") -> None:
+        """Close the socket, once."""
+        if self.fd < 0:
+            return
+        self._pause()
+        self.fd = -1
+        self.sock.close()
+        if isinstance(self.asked, UnixPath) and not self.asked.is_abstract:
+            _remove_socket_file(self.asked.path)
+        network = self.network
+        network.listeners.pop(self.actor_urn, None)
+        network.waiting_listeners.pop(self.actor_urn, None)
+        if self.owner is not None:
+            self.owner.listeners.pop(self.actor_urn, None)
+        self.owner = self.handle = None
+        accepts, self._accepts = self._accepts, deque()
+        for future in accepts:
+            future.set_exception_value(Closed() if reason == "closed" else IoFailed(reason.partition(": ")[2]))
+        if not self.actor_stopped.is_set():
+            registry().remove(self._actor_ref)
+            self.actor_stopped.set()
+            if not self.actor_inbox.scheduled:
+                self._end_life()
+
+    def on_stop(self) -> None:
+        """The actor is stopped from outside."""
+        self.close_now()
+
+
+def open_listening_socket(address: Address, options: Options, listen_options: ListenOptions) -> socket.SocketType:
+    """A non-blocking socket that listens.
+
+    Raises:
+        AddressInUse: somebody listens there.
+        InvalidArgument: a name instead of an address, or an address that this host does not have.
+        TheaterError: another refusal of the system.
+    """
+    if isinstance(address, UnixPath):
+        return _listen_unix(address, listen_options)
+    family, sockaddr = _bind_address(address)
+    sock = socket.SocketType(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listen_options.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.host != ""))
+        apply_to_socket(sock, options)  # accepted sockets inherit all of these
+        sock.bind(sockaddr)
+        sock.listen(listen_options.backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise from_os_error(error, str(address)) from None
+    return sock
+
+
+def _bind_address(address: HostPort) -> tuple[int, Any]:
+    if address.host == "":
+        if socket.has_dualstack_ipv6():
+            return socket.AF_INET6, ("::", address.port, 0, 0)
+        return socket.AF_INET, ("0.0.0.0", address.port)
+    if address.is_name:
+        if address.host != "localhost":
+            raise InvalidArgument(f"{address}: listen takes an IP address or 'localhost', not a name")
+        return socket.AF_INET, ("127.0.0.1", address.port)
+    return address.family, address.sockaddr()
+
+
+def _listen_unix(address: UnixPath, listen_options: ListenOptions) -> socket.SocketType:
+    sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(address.sockaddr())
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or address.is_abstract:
+                raise
+            _remove_stale(address)
+            sock.bind(address.sockaddr())
+        if listen_options.unix_mode is not None and not address.is_abstract:
+            os.chmod(address.path, listen_options.unix_mode)
+        sock.listen(listen_options.backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise from_os_error(error, str(address)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(address: UnixPath) -> None:
+    """Remove a socket's file that nobody listens at; anything else in its place is in use."""
+    if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
+        raise AddressInUse(f"{address}: there is a file that is no socket")
+    probe = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.setblocking(False)
+        probe.connect(address.path)
+    except ConnectionRefusedError:
+        os.unlink(address.path)
+        return
+    except OSError:
+        pass  # EAGAIN: its backlog is full, so somebody does listen
+    finally:
+        probe.close()
+    raise AddressInUse(str(address))
+
+
+def _remove_socket_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        logger.debug("the socket file %s was gone", path)

@@ -1,0 +1,41 @@
+"""What a runtime counts, each thing named once. Counters only grow; gauges say how it is now."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Metrics"]
+
+
+class Metrics(msgspec.Struct):
+    """Counts of one runtime since its start.
+
+    Args:
+        connections: gauge; connections whose socket is open, accepted and connected ones.
+        listeners: gauge; listeners that are open.
+        accepted: connections accepted.
+        connected: connections opened by ``connect``.
+        connect_failures: attempts of ``connect`` that failed.
+        closed: connections whose socket has been closed.
+        paused_at_limit: times that a listener stopped accepting at ``max_connections``.
+        refused_at_limit: connections reset at ``max_connections`` (``at_limit: refuse``).
+        accept_aborted: connections that were gone before they were accepted (ECONNABORTED).
+        accept_exhausted: times that accepting paused for want of descriptors or memory.
+        transfers: handovers of a connection from one actor to another.
+        callback_failures: callbacks that raised.
+        timeouts: connections closed by one of the timeouts.
+    """
+
+    connections: int = 0
+    listeners: int = 0
+    accepted: int = 0
+    connected: int = 0
+    connect_failures: int = 0
+    closed: int = 0
+    paused_at_limit: int = 0
+    refused_at_limit: int = 0
+    accept_aborted: int = 0
+    accept_exhausted: int = 0
+    transfers: int = 0
+    callback_failures: int = 0
+    timeouts: int = 0

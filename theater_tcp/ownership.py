@@ -1,0 +1,133 @@
+"""Who owns which connections and listeners; how an owner is told; what its end means for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pykka
+from pykka.messages import ProxyCall
+
+from theater_tcp.errors import InvalidArgument, NoSuchActor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from theater_tcp.actor import LoopActor
+    from theater_tcp.connection import Connection
+    from theater_tcp.messages import Turn
+
+__all__ = ["CALLBACKS", "Owner", "Ownership"]
+
+CALLBACKS = ("handle_connection", "handle_connection_transfer", "on_data", "on_passive", "on_close", "on_drain")
+"""What an owner may implement; all of it is optional."""
+
+
+class Owner:
+    """An actor in its capacity of owning connections and listeners.
+
+    Args:
+        actor: the actor.
+        heard: which of :data:`CALLBACKS` it implements.
+        make_handle: makes the handle by which it operates a connection.
+        loop_actor: the actor again if it lives on the runtime's loop, else None.
+    """
+
+    __slots__ = ("_make_handle", "actor", "alive", "connections", "heard", "listeners", "loop_actor")
+
+    def __init__(
+        self,
+        actor: pykka.Actor,
+        heard: frozenset[str],
+        make_handle: Callable[[Connection], Any],
+        loop_actor: LoopActor | None,
+    ) -> None:
+        self.actor = actor
+        self.heard = heard
+        self.loop_actor = loop_actor
+        self.alive = True
+        self.connections: dict[str, Connection] = {}
+        self.listeners: dict[str, Any] = {}
+        self._make_handle = make_handle
+
+    def __str__(self) -> str:
+        return str(self.actor)
+
+    def handle_for(self, connection: Connection) -> Any:
+        """A handle of this owner on a connection, valid as long as this owner has it."""
+        return self._make_handle(connection)
+
+    def hears(self, callback: str) -> bool:
+        """Whether the actor implements a callback."""
+        return callback in self.heard
+
+    def takes_transfers(self) -> str:
+        """The callback that tells this owner of a connection that was handed to it.
+
+        Raises:
+            NoSuchActor: it has none, or its life is over.
+        """
+        if self.alive and self.actor.actor_ref.is_alive():
+            for callback in ("handle_connection_transfer", "handle_connection"):
+                if callback in self.heard:
+                    return callback
+        raise NoSuchActor(str(self))
+
+    def tell(self, turn: Turn) -> bool:
+        """Put a turn into the actor's mailbox; whether it still takes one."""
+        if not self.alive:
+            return False
+        try:
+            self.actor.actor_ref.tell(ProxyCall(attr_path=("tcp_turn",), args=(turn,), kwargs={}))
+        except pykka.ActorDeadError:
+            return False
+        return True
+
+
+class Ownership:
+    """The owners of one runtime. All on the loop's thread, but for :meth:`enrol`."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, Owner] = {}
+        self._heard_by_class: dict[type, frozenset[str]] = {}
+
+    def enrol(
+        self, actor: pykka.Actor, make_handle: Callable[[Connection], Any], loop_actor: LoopActor | None
+    ) -> Owner:
+        """Make an actor known as a possible owner. Any thread may ask."""
+        cls = type(actor)
+        heard = self._heard_by_class.get(cls)
+        if heard is None:
+            heard = frozenset(name for name in CALLBACKS if callable(getattr(cls, name, None)))
+            self._heard_by_class[cls] = heard
+        owner = self._owners[actor.actor_urn] = Owner(actor, heard, make_handle, loop_actor)
+        return owner
+
+    def resolve(self, target: pykka.ActorRef[Any] | str) -> Owner:
+        """The owner that a reference or a URN means.
+
+        Raises:
+            InvalidArgument: it is neither.
+            NoSuchActor: it is dead or unknown here.
+        """
+        if isinstance(target, pykka.ActorProxy):
+            target = target.actor_ref
+        urn = target.actor_urn if isinstance(target, pykka.ActorRef) else target
+        if not isinstance(urn, str):
+            raise InvalidArgument(f"a connection goes to an actor's reference or URN, not to {type(target).__name__}")
+        owner = self._owners.get(urn)
+        if owner is None:
+            raise NoSuchActor(urn)
+        return owner
+
+    def owners(self) -> list[Owner]:
+        """All owners whose life is not over."""
+        return list(self._owners.values())
+
+    def ended(self, owner: Owner) -> None:
+        """An actor's life is over: its connections and listeners are closed, and no one else's."""
+        owner.alive = False
+        self._owners.pop(owner.actor.actor_urn, None)
+        for listener in list(owner.listeners.values()):
+            listener.owner_ended()
+        for connection in list(owner.connections.values()):
+            connection.owner_ended()

@@ -1,0 +1,363 @@
+"""The Theater: one runtime with its event loop, its actors, and an orderly way down.
+
+The way down has one road. The listeners close; every actor that implements ``on_drain`` hears that it is time to finish;
+the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset, and its owner hears ``shutdown``.
+Then the actors that were spawned here are stopped, the last one first, and the loop ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+
+import msgspec
+import pykka
+
+from theater_tcp import pykka_internals
+from theater_tcp.actor import LoopActor, hosting
+from theater_tcp.asyncio_bridge import CompanionLoop
+from theater_tcp.blocking import BlockingListenerHandle
+from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
+from theater_tcp.event_loop import EventLoop, running_loop
+from theater_tcp.future import Future
+from theater_tcp.metrics import Metrics
+from theater_tcp.network import Network
+from theater_tcp.settings import Settings
+from theater_tcp.tcp import ListenerHandle, open_listener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["ListenerInfo", "Theater"]
+
+logger = logging.getLogger("theater_tcp.runtime")
+
+A = TypeVar("A", bound=pykka.Actor)
+
+STOP_TIMEOUT = 5.0
+"""Seconds that an actor may take in ``on_stop`` while the runtime goes down."""
+
+
+class ListenerInfo(NamedTuple):
+    """An open listener: its id, the bound address, and the class name and URN of the owning actor."""
+
+    id: str
+    address: str
+    actor: str
+    actor_urn: str
+
+
+class Theater:
+    """A runtime: an event loop, and the actors and connections on it.
+
+    Args:
+        settings: limits and timeouts; the defaults when absent.
+        name: names the threads and the log lines.
+
+    It runs on a thread of its own (:meth:`start`, or ``with Theater() as theater``) or on the caller's (:meth:`run`), once.
+    """
+
+    def __init__(self, settings: Settings | None = None, name: str = "theater") -> None:
+        pykka_internals.install()
+        self.name = name
+        self.settings = settings if settings is not None else Settings()
+        self.loop = EventLoop(name=name)
+        self.network = Network(self.loop, self.settings)
+        self.ownership = self.network.ownership
+        self._actors: list[tuple[pykka.ActorRef[Any], pykka.Actor]] = []
+        self._workers = ThreadPoolExecutor(self.settings.worker_threads, thread_name_prefix=f"{name}-worker")
+        self._companion = CompanionLoop(f"{name}-asyncio")
+        self._thread: threading.Thread | None = None
+        self._began = False
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._drain: _Drain | None = None
+        self._clean = True
+        self._tokens: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<Theater {self.name}>"
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Run the event loop on a thread of its own."""
+        self._begin()
+        self._thread = threading.Thread(target=self._run_loop, name=self.name, daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self) -> None:
+        """Run the event loop on the calling thread; returns when the runtime has gone down."""
+        self._begin()
+        self._run_loop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the runtime has gone down, or the process is interrupted (SIGINT), at most ``timeout`` seconds.
+
+        Returns:
+            whether it has gone down.
+        """
+        self._refuse_on_loop("wait()")
+        try:
+            return self._stopped.wait(timeout)
+        except KeyboardInterrupt:
+            return self._stopped.is_set()
+
+    def shutdown(self, drain_timeout: float | None = None) -> bool:
+        """Go down, and wait for it.
+
+        Args:
+            drain_timeout: seconds that connections have to end; by default the setting of that name. Zero resets them
+                at once. A second call can only make the time shorter.
+
+        Returns:
+            whether every connection ended by itself.
+        """
+        self._refuse_on_loop("shutdown()")
+        self.request_shutdown(drain_timeout)
+        self._stopped.wait()
+        if self._thread is not None:
+            self._thread.join()
+        return self._clean
+
+    def request_shutdown(self, drain_timeout: float | None = None) -> None:
+        """Begin to go down, without waiting. From any thread, or a signal handler. See :meth:`shutdown`."""
+        with self._lock:
+            if not self._began:
+                self._began = True
+                self._close()
+                return
+        timeout = self.settings.drain_timeout if drain_timeout is None else max(drain_timeout, 0.0)
+        self.loop.call_soon(partial(self._begin_drain, timeout))
+
+    def __enter__(self) -> Self:
+        self._tokens.append(hosting.set(self))
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        hosting.reset(self._tokens.pop())
+        self.shutdown(0 if error is not None else None)
+
+    # -- actors ---------------------------------------------------------------------------------------------------
+
+    def spawn(self, actor_class: type[A], *args: Any, **kwargs: Any) -> pykka.ActorRef[A]:
+        """Start an actor in this runtime; returns when its ``on_start`` has.
+
+        Args:
+            actor_class: any class of pykka actors.
+            args, kwargs: for its constructor.
+
+        Raises:
+            InvalidArgument: the class is no actor's.
+            ShutDown: the runtime is going down.
+            BlockingCall: on the loop's own thread, where ``on_start`` has to wait: ``await spawn_async(...)`` there.
+            Exception: what the constructor or ``on_start`` raised; the actor has ended then.
+        """
+        started = self.spawn_async(actor_class, *args, **kwargs)
+        if not started.done and running_loop() is not None:
+            raise BlockingCall(f"on_start of {actor_class.__name__} waits: use `await spawn_async(...)` on the loop")
+        return started.get()
+
+    def spawn_async(self, actor_class: type[A], *args: Any, **kwargs: Any) -> Future[pykka.ActorRef[A]]:
+        """A future of the reference, settled when ``on_start`` has returned. See :meth:`spawn`."""
+        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
+            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
+        if self.network.draining or self._stopped.is_set():
+            raise ShutDown
+        if not self._began:
+            raise RuntimeError(f"{self!r} does not run yet: start() it first")
+        token = hosting.set(self)
+        try:
+            actor = actor_class(*args, **kwargs)
+        finally:
+            hosting.reset(token)
+        started: Future[pykka.ActorRef[Any]]
+        if isinstance(actor, LoopActor):
+            started = actor.launch_now() if running_loop() is self.loop else actor.launch()
+        else:
+            started = pykka_internals.start_threading_actor(actor)
+        with self._lock:
+            self._actors.append((actor.actor_ref, actor))
+            if len(self._actors) > 64 and len(self._actors) % 64 == 0:
+                self._actors = [entry for entry in self._actors if entry[0].is_alive()]
+        return started
+
+    def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
+        """Open a listener on behalf of an actor, which owns it and gets its connections.
+
+        Args:
+            actor_ref: an actor of this runtime.
+            address, options: see :meth:`theater_tcp.tcp.Tcp.listen`.
+        """
+        if running_loop() is self.loop:
+            return self._listen_for(actor_ref, address, options)
+        info: Future[ListenerInfo] = Future()
+        self.loop.submit(self._listen_for, actor_ref, address, options, into=info)
+        return info.get()
+
+    def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
+        """A future of ``call(*args)``, done by a worker thread. Any thread may ask."""
+        outcome: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                value = call(*args)
+            except BaseException as error:
+                outcome.set_exception_value(error)
+            else:
+                outcome.set(value)
+
+        try:
+            self._workers.submit(work)
+        except RuntimeError:
+            outcome.set_exception_value(ShutDown())
+        return outcome
+
+    def run_asyncio(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """A future of what an asyncio coroutine returns; it runs on the companion loop. Any thread may ask."""
+        return self._companion.run(coroutine)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> Metrics:
+        """What has been counted so far: a copy."""
+        metrics = msgspec.structs.replace(self.network.metrics)
+        metrics.listeners = len(self.network.listeners)
+        metrics.connections = metrics.accepted + metrics.connected - metrics.closed
+        return metrics
+
+    def listeners(self) -> list[ListenerInfo]:
+        """The open listeners."""
+        return [_info(listener) for listener in list(self.network.listeners.values())]
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._began:
+                raise RuntimeError(f"{self!r} runs or ran already; make another one")
+            self._began = True
+
+    def _run_loop(self) -> None:
+        token = hosting.set(self)
+        try:
+            self.loop.run()
+        finally:
+            hosting.reset(token)
+            self._close()
+
+    def _close(self) -> None:
+        self.network.draining = True
+        self.network.connector.close()
+        self.loop.close()
+        self._companion.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._stopped.set()
+
+    def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
+        owner = self.ownership.resolve(actor_ref)
+        handles: Any = ListenerHandle if owner.loop_actor is not None else BlockingListenerHandle
+        return _info(open_listener(self.network, owner, address, options, handles))
+
+    def _refuse_on_loop(self, what: str) -> None:
+        if running_loop() is self.loop:
+            raise BlockingCall(f"{what} on the event loop's own thread would wait for itself: use request_shutdown()")
+
+    def _begin_drain(self, timeout: float) -> None:
+        if self._drain is None:
+            self._drain = _Drain(self, timeout)
+        else:
+            self._drain.shorten(timeout)
+
+    def _spawned(self) -> list[pykka.Actor]:
+        with self._lock:
+            return [actor for ref, actor in self._actors if ref.is_alive()]
+
+
+class _Drain:
+    """The way down, step by step, on the loop's thread."""
+
+    def __init__(self, theater: Theater, timeout: float) -> None:
+        self._theater = theater
+        self._network = theater.network
+        self._loop = theater.loop
+        self._aborting = False
+        self._stopping: list[Future[Any]] | None = None
+        self._network.draining = True
+        self._deadline = time.monotonic() + timeout
+        logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
+        for listener in list(self._network.listeners.values()):
+            listener.close_now()
+        for owner in theater.ownership.owners():
+            if owner.hears("on_drain"):
+                self._tell(owner.actor.actor_ref)
+        self._look()
+
+    @staticmethod
+    def _tell(ref: pykka.ActorRef[Any]) -> None:
+        try:
+            ref.tell(pykka.messages.ProxyCall(attr_path=("on_drain",), args=(), kwargs={}))
+        except pykka.ActorDeadError:
+            pass
+
+    def shorten(self, timeout: float) -> None:
+        """A later request may hurry."""
+        self._deadline = min(self._deadline, time.monotonic() + timeout)
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Whether the connections have ended; looked at 50 times a second, which costs nothing beside what goes on."""
+        if self._stopping is not None:
+            return
+        network = self._network
+        if not network.connections:
+            self._stop_actors()
+        elif time.monotonic() >= self._deadline and not self._aborting:
+            self._aborting = True
+            self._theater._clean = False
+            logger.warning("%d connections did not end in time and are reset", len(network.connections))
+            for connection in list(network.connections.values()):
+                connection.abort_for_shutdown()
+            for actor in self._theater._spawned():
+                if isinstance(actor, LoopActor):
+                    actor.interrupt()
+            self._deadline = time.monotonic() + STOP_TIMEOUT
+            self._loop.call_later(0.0, self._look)
+        elif self._aborting and time.monotonic() >= self._deadline:
+            self._stop_actors()  # an owner does not even handle its on_close: go on without
+        else:
+            self._loop.call_later(0.02, self._look)
+
+    def _stop_actors(self) -> None:
+        actors = self._theater._spawned()
+        self._stopping = [cast("Any", actor.actor_ref).stop(block=False) for actor in reversed(actors)]
+        deadline = time.monotonic() + STOP_TIMEOUT
+        waiting = [actor.actor_ref for actor in actors]
+
+        def check() -> None:
+            left = [ref for ref in waiting if ref.is_alive()]
+            if left and time.monotonic() < deadline:
+                self._loop.call_later(0.005, check)
+                return
+            for ref in left:
+                logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
+            self._loop.stop()
+
+        self._loop.call_soon(check)
+
+
+def _info(listener: Any) -> ListenerInfo:
+    actor = listener.owner.actor
+    return ListenerInfo(listener.actor_urn, listener.address, type(actor).__name__, actor.actor_urn)
+
+
+def _named(thing: object) -> str:
+    return thing.__name__ if isinstance(thing, type) else repr(thing)
