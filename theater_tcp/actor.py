@@ -1,9 +1,10 @@
 """The pykka actor that lives on the event loop.
 
-:class:`LoopActor` keeps everything that pykka documents (references, ``tell``, ``ask``, proxies, failure rules, registry) and
-changes what carries it: no thread, but turns on the loop; an actor costs microseconds and bytes. pykka's own
-``_actor_loop_running`` handles each message. Handlers may be ``async def``: while one waits, the mailbox waits too, so
-that an actor does one thing at a time; its end overtakes the queue and is answered by pykka's rules as any message.
+:class:`LoopActor` keeps everything that pykka documents (references, ``tell``, ``ask``, proxies, failure rules,
+registry) and changes what carries it: no thread, but turns on the loop; an actor costs microseconds and bytes.
+pykka's own ``_actor_loop_running`` handles each message. Handlers may be ``async def``: while one waits, the mailbox
+waits too, so that an actor does one thing at a time; its end overtakes the queue and is answered by pykka's rules as
+any message.
 
 Private names of pykka are overridden here and checked at import by :mod:`theater_tcp.pykka_internals`.
 """
@@ -100,9 +101,9 @@ class _Interrupted(ActorDeadError):
 class LoopActor(pykka.Actor):
     """An actor whose turns run on an event loop.
 
-    It is constructed and started as any actor of pykka's (``start``, ``stop``, ``on_start``, ``on_receive``, …), inside a
-    running :class:`~theater_tcp.runtime.Theater`. Handlers (``on_start``, ``on_receive``, ``on_stop``, methods called
-    through a proxy) may be ``async def`` and await futures of pykka and of this runtime.
+    It is constructed and started as any actor of pykka's (``start``, ``stop``, ``on_start``, ``on_receive``, …),
+    inside a running :class:`~theater_tcp.runtime.Theater`. Handlers (``on_start``, ``on_receive``, ``on_stop``,
+    methods called through a proxy) may be ``async def`` and await futures of pykka and of this runtime.
     """
 
     _task: Task | None = None  # the handler that waits

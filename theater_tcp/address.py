@@ -9,8 +9,8 @@ Three forms are understood:
 ``unix:/path``
     A Unix socket; on Linux also ``unix:@name`` in the abstract namespace.
 
-To listen, the port may be 0 (the system chooses), the host may be left out or ``*`` (all interfaces, both families), and
-``localhost`` is the only name: what another one means could change behind the reader's back.
+To listen, the port may be 0 (the system chooses), the host may be left out or ``*`` (all interfaces, both families),
+and ``localhost`` is the only name: what another one means could change behind the reader's back.
 
 Names that end in a number (``127.1``, ``0x7f000001``, ``1.2.3.256``) are refused: the C library would read them as IPv4
 addresses in its own ways (inet_aton), and a check of the name by its text could be walked around.

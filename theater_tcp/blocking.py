@@ -1,8 +1,9 @@
-"""The interface for pykka actors with a thread of their own: the same names as in :mod:`theater_tcp.tcp`, and they block.
+"""The interface for pykka actors with a thread of their own: the same names as in :mod:`theater_tcp.tcp`, and they
+block.
 
 Each call is done on the event loop's thread while the actor's thread waits; callbacks run on the actor's thread, as
-messages of its mailbox. The methods raise what their counterparts raise, and :class:`~theater_tcp.errors.ShutDown` when the
-runtime has ended.
+messages of its mailbox. The methods raise what their counterparts raise, and :class:`~theater_tcp.errors.ShutDown`
+when the runtime has ended.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ class BlockingConnectionHandle:
     @property
     def peer_address(self) -> str:
         """The peer's address as text."""
-        return str(self._call(self._core.peer_address))
+        return str(self._call(self._address, self._core.peer_address))
 
     @property
     def local_address(self) -> str:
         """The local address as text."""
-        return str(self._call(self._core.local_address))
+        return str(self._call(self._address, self._core.local_address))
 
     def activate(self) -> None:
         """Make a pending connection open, in passive mode."""
@@ -91,7 +92,7 @@ class BlockingConnectionHandle:
         Raises:
             TimedOut: the peer took nothing for ``send_timeout``; the connection is closed.
         """
-        return int(self._call(self._send, bytes(data)))
+        return int(self._call(self._core.send_in_pieces, self, data))
 
     def receive(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Wait for the next data of a passive connection; ``b""`` at the end of the stream."""
@@ -124,13 +125,9 @@ class BlockingConnectionHandle:
     def _call(self, call: Callable[..., Any], *args: Any) -> Any:
         return _on_loop(self._core.network, call, *args)
 
-    def _send(self, data: bytes) -> int | Future[int]:
-        taken = self._core.send(self, data)
-        if self._core.handle is not self:
-            return taken  # the socket failed meanwhile: the owner hears of it by on_close
-        sent: Future[int] = Future()
-        self._core.drained(self).follow_into(sent, value=taken)
-        return sent
+    def _address(self, address: Callable[[], str]) -> str:
+        self._core.check_owner(self)
+        return address()
 
     def _transfer(self, target: pykka.ActorRef[Any] | str) -> None:
         self._core.check_owner(self)
@@ -202,8 +199,8 @@ class BlockingTcp:
 class TcpMixin(pykka.Actor):
     """Lets any actor with a thread of its own have connections: ``class Greeter(TcpMixin, pykka.ThreadingActor)``.
 
-    The callbacks are those of :class:`~theater_tcp.tcp.TcpActor`, as plain methods on the actor's thread. To be started by
-    ``theater.spawn`` or, inside ``with Theater():``, by its own ``start``.
+    The callbacks are those of :class:`~theater_tcp.tcp.TcpActor`, as plain methods on the actor's thread. To be
+    started by ``theater.spawn`` or, inside ``with Theater():``, by its own ``start``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -19,8 +19,10 @@ import gc
 import json
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -82,25 +84,32 @@ class _Wrong(Exception):
         self.problems = problems
 
 
+class _Console(Console):
+    """Rich's console, but a reader that went away doesn't end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class _Output:
     """Where a command says what it has to say, for people or as JSON."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        self._lock = threading.Lock()  # the main thread speaks, and the one that follows the signals
         # soft_wrap: a line stays a line, however narrow the terminal is.
-        self.console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self.console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def event(self, text: str, event: str, style: str = "", **fields: Any) -> None:
         """Say on stdout what happened. A reader that went away is no reason to stop serving."""
-        try:
-            if self.as_json:
-                sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-                sys.stdout.flush()
-            else:
-                self.console.print(Text(text, style))
-        except OSError:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the rest of the process
-            self.console = Console(file=sys.stdout)
+        with self._lock:
+            try:
+                if self.as_json:
+                    print(json.dumps({"event": event, **fields}), flush=True)
+                else:
+                    self.console.print(Text(text, style))
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def problem(self, problem: Problem) -> None:
         """Say on stderr what is wrong."""
@@ -126,25 +135,38 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting."""
+    """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting.
+
+    The handler itself only puts the signal into a queue. It runs between any two steps of the main thread, which may
+    hold a lock there or be in the middle of a write; a thread of its own has neither problem.
+    """
+
+    NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, theater: Theater, output: _Output) -> None:
-        self.theater = theater
-        self.output = output
         self.received = 0
-        self.serving = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._theater = theater
+        self._output = output
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, name="theater-tcp-signals", daemon=True)
+        self._thread.start()
+        for number in self.NUMBERS:
+            signal.signal(number, lambda number, _frame: self._queue.put(number))
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self.received += 1
-        self.theater.request_shutdown(None if self.received == 1 else 0.0)
-        # This runs between two steps of the main thread. While that one serves it is only waiting, and not inside of a
-        # write to the same file, which can't be entered twice.
-        if self.serving:
+    def end(self) -> None:
+        """Leave the signals to the system again, so that one still ends the process if something else holds it."""
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_DFL)
+        self._queue.put(None)
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while (number := self._queue.get()) is not None:
+            self.received += 1
+            event, timeout = ("draining", None) if self.received == 1 else ("aborting", 0.0)
+            self._theater.request_shutdown(timeout)
             name = signal.Signals(number).name
-            action = "draining" if self.received == 1 else "aborting"
-            self.output.event(f"{name}: {action}", action, signal=name)
+            self._output.event(f"{name}: {event}", event, signal=name)
 
 
 @app.callback(invoke_without_command=True)
@@ -238,7 +260,8 @@ def _parse_overrides(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
 def _load_all(
     files: Sequence[str], changes: list[tuple[str, Any]], drain_timeout: str | None
 ) -> tuple[list[Manifest], Settings]:
-    manifests, problems = [], []
+    manifests: list[Manifest] = []
+    problems: list[Problem] = []
     for file in files:
         try:
             manifests.append(load(file, changes))
@@ -267,28 +290,27 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
         _remove_ready_file(ready_file)  # one of a run that was killed would lie
     theater = Theater(settings)
     signals = _Signals(theater, output)
-    theater.start()
     try:
-        listeners = [listener for manifest in manifests for listener in _start(theater, manifest)]
-        if ready_file is not None:
-            _write_ready_file(ready_file, listeners)
-    except BaseException:
-        theater.shutdown(0.0)
-        if signals.received:  # the start was broken off by request
-            return EXIT_CLEAN
-        raise
-    try:
-        for listener in listeners:
-            output.event(f"{listener['actor']}: listening at {listener['address']}", "listening", **listener)
-        output.event(f"ready (pid {os.getpid()})", "ready", pid=os.getpid())
+        theater.start()
+        try:
+            listeners = [listener for manifest in manifests for listener in _start(theater, manifest)]
+            if ready_file is not None:
+                _write_ready_file(ready_file, listeners)
+        except BaseException:
+            theater.shutdown(0.0)
+            if signals.received:  # the start was broken off by request
+                return EXIT_CLEAN
+            raise
         # What is there now stays for good: the collector needn't look at it again while connections come and go.
         gc.collect()
         gc.freeze()
-        signals.serving = True
+        for listener in listeners:
+            output.event(f"{listener['actor']}: listening at {listener['address']}", "listening", **listener)
+        output.event(f"ready (pid {os.getpid()})", "ready", pid=os.getpid())
         theater.wait()
         clean = theater.shutdown()
     finally:
-        signals.serving = False
+        signals.end()
         if ready_file is not None:
             _remove_ready_file(ready_file)
     output.event("stopped" if clean else "stopped; some connections had to be aborted", "stopped", clean=clean)

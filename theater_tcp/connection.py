@@ -1,20 +1,19 @@
 """The Connection actor: one live stream, its owner, and what the owner hears of it and when.
 
 Theory of operation. The owner's callbacks are turns of the *owner*; what they are about is decided here, at the moment
-when the turn begins, by :meth:`Connection.next_callback`: an announcement, the word that the count ran out, a chunk, the
-end; in this order. If the owner lives on the same loop and is idle, its turn is taken at once, in the I/O handler of
-the socket; else a :class:`~theater_tcp.messages.Turn` goes into its mailbox, at most one for each connection.
-So data is never on its way anywhere: it is with the kernel, in the input buffer, or handled. That is why ``set_active``,
+when the turn begins, by :meth:`Connection.next_callback`: an announcement, the word that the count ran out, a chunk,
+the end; in this order. If the owner lives on the same loop and is idle, its turn is taken at once, in the I/O handler
+of the socket; else a :class:`~theater_tcp.messages.Turn` goes into its mailbox, at most one for each connection. So
+data is never on its way anywhere: it is with the kernel, in the input buffer, or handled. That is why ``set_active``,
 ``transfer`` and ``once`` are exact, and why a slow owner slows its peer down.
 
-Calls of the owner come through a handle, made for one owner and one stretch of ownership (:mod:`theater_tcp.tcp`); a handle
-that is not :attr:`Connection.handle` any more is a stranger's.
+Calls of the owner come through a handle, made for one owner and one stretch of ownership (:mod:`theater_tcp.tcp`); a
+handle that is not :attr:`Connection.handle` any more is a stranger's.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +30,16 @@ from theater_tcp.errors import (
     TheaterError,
     TimedOut,
 )
-from theater_tcp.framing import InputBuffer, frame
+from theater_tcp.framing import InputBuffer, frame, prefix_size
 from theater_tcp.future import Future
 from theater_tcp.messages import Callback, Turn
+from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
-from theater_tcp.pykka_internals import registry
 from theater_tcp.transport import Transport, apply_to_socket, reset_on_close
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Coroutine
 
     from theater_tcp.actor import LoopActor
     from theater_tcp.network import Network
@@ -68,6 +68,7 @@ class Connection(Transport):
 
     __slots__ = (
         "_announcement",
+        "_awaits_activation",
         "_close_told",
         "_count_ran_out",
         "_in_callback",
@@ -96,6 +97,7 @@ class Connection(Transport):
         self.listener = listener
         self.handle: Any = owner.handle_for(self)
         self._announcement: str | None = None  # the callback that tells the owner of the connection
+        self._awaits_activation = False  # a deadline is set
         self._count_ran_out = False
         self._close_told = False
         self._in_callback = False
@@ -106,7 +108,7 @@ class Connection(Transport):
         self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
         owner.connections[self.actor_urn] = self
         network.connections[self.actor_urn] = self
-        registry().append(self._actor_ref)
+        network.registry[self._actor_ref] = None
         self._begun = True
         self.actor_inbox.scheduled = False
         if phase is Phase.OPEN:
@@ -134,15 +136,18 @@ class Connection(Transport):
                     owner = self.owner
                     try:
                         outcome = actor.on_data(self.handle, network.read_buffer[:size])
-                        if outcome is not None and outcome.__class__ is CoroutineType:
-                            if not self._drive(actor, outcome, "on_data"):
-                                return
+                        if outcome.__class__ is CoroutineType and not self._drive(actor, outcome, "on_data"):
+                            return
                     except BaseException as error:
                         self._called(owner, "on_data", error)
                         self.settle()
                     box.rest()
                     return
                 self.eof = True
+                if not self.owner.hears("on_close") and not self.options.half_open:  # type: ignore[union-attr]
+                    self._close_told = True
+                    self._end_was_heard()
+                    return
                 self.stream_ended()
                 return
         Transport.on_ready(self, mask)
@@ -160,7 +165,7 @@ class Connection(Transport):
         if self._receiver is not None:
             self._serve_receiver()
         else:
-            self.offer(at_once=True)
+            self.offer(at_once=True, readable=True)
 
     def stream_ended(self) -> None:
         """The peer has ended, or the socket failed: whoever waits is told."""
@@ -169,17 +174,35 @@ class Connection(Transport):
         self._refresh()
         self.offer(at_once=True)
 
-    def announce(self, callback: str, at_once: bool) -> None:
-        """Tell the owner of this connection by ``handle_connection`` or ``handle_connection_transfer``."""
+    def announce(self, callback: str) -> None:
+        """Tell the owner of this connection by ``handle_connection``, through its mailbox."""
         self._announcement = callback
-        self.offer(at_once)
+        self.offer()
 
-    def offer(self, at_once: bool = False) -> None:
+    def introduce(self, actor: Any) -> None:
+        """Call the ``handle_connection`` of an idle owner on the loop, at once: the connection's first turn."""
+        owner = self.owner
+        box = actor.actor_inbox
+        box.scheduled = self._in_callback = True
+        try:
+            outcome = actor.handle_connection(self.handle)
+        except BaseException as error:
+            self._in_callback = False
+            self._called(owner, "handle_connection", error)
+        else:
+            self._in_callback = False
+            if outcome.__class__ is CoroutineType and not self._drive(actor, outcome, "handle_connection"):
+                return
+        box.rest()
+        self.settle()
+
+    def offer(self, at_once: bool = False, readable: bool = False) -> None:
         """Give the owner a turn, if there is something for it.
 
         Args:
             at_once: take the turn on the spot if the owner is idle; only from an I/O handler, never inside of
                 another actor's turn.
+            readable: whether the kernel has something, which is wanted.
         """
         owner = self.owner
         if owner is None or self._turn is not None:
@@ -190,12 +213,12 @@ class Connection(Transport):
                 actor.actor_inbox.scheduled = True
                 self._run_burst(actor, owner)
                 return
-        if self._has_news():
+        if readable or self._has_news():
             turn = Turn(self)
             if owner.tell(turn):  # else its life is over, and owner_ended() is on its way
                 self._turn = turn
 
-    def take_turn(self, turn: Turn, actor: LoopActor) -> CoroutineType[Any, Any, Any] | None:
+    def take_turn(self, turn: Turn, actor: LoopActor) -> Coroutine[Any, Any, None] | None:
         """The owner on the loop handles a turn out of its mailbox; a coroutine is to be awaited by it."""
         callback = self.begin(turn)
         if callback is None:
@@ -242,7 +265,8 @@ class Connection(Transport):
         if self.state.pushes:
             chunk = self._next_chunk()
             if chunk:
-                self._count_ran_out = self.state.hand_over() and self.owner.hears("on_passive")  # type: ignore[union-attr]
+                owner = self.owner
+                self._count_ran_out = self.state.hand_over() and owner is not None and owner.hears("on_passive")
                 if self.direct:
                     self._refresh()
                 return Callback("on_data", (self.handle, chunk))
@@ -254,6 +278,10 @@ class Connection(Transport):
         """After a turn: the next one if there is news, and wait for what is wanted now."""
         if self.owner is not None and self._turn is None:
             self._refresh()
+            if self.direct and self.output is None:  # nothing buffered, nothing to tell: what is left is to read
+                if self.interest != READ:
+                    self._set_interest(READ)
+                return
             if self._has_news():
                 self.offer()
         self.update_interest()
@@ -348,26 +376,21 @@ class Connection(Transport):
     def _refresh(self) -> None:
         """Work out anew what the short ways depend on."""
         state, options, owner = self.state, self.options, self.owner
-        healthy = state.phase is Phase.OPEN and self.fd >= 0 and self.reason is None
-        self.sends_directly = (
-            healthy
-            and not self.write_closed
-            and self.output is None
-            and options.idle_timeout is None
-            and not options.framing.startswith("length")
-        )
+        if state.phase is not Phase.OPEN or owner is None or self.fd < 0:
+            self.direct = self.sends_directly = False
+            return
+        raw = options.framing == "raw"
+        self.sends_directly = raw and self.output is None and not self.write_closed and options.idle_timeout is None
         self.direct = (
-            healthy
-            and state.mode is Mode.ACTIVE
+            state.mode is Mode.ACTIVE
+            and raw
+            and owner.loop_actor is not None
             and not self.eof
-            and options.framing == "raw"
-            and options.read_buffer_limit >= len(self.network.read_buffer)
             and not self._leftover
             and not self._input
             and self._turn is None
             and self._announcement is None
-            and owner is not None
-            and owner.loop_actor is not None
+            and options.read_buffer_limit >= READ_BUFFER_SIZE
         )
 
     def output_empty(self) -> None:
@@ -375,10 +398,10 @@ class Connection(Transport):
         self._refresh()
 
     def _next_chunk(self) -> bytes | None:
-        """The next chunk by the framing, read from the socket as needed. None: not there yet, or the stream has ended."""
+        """The next chunk by the framing, read from the socket as needed; None: not there yet, or the stream ended."""
         if self._leftover:
-            chunk, self._leftover = self._leftover, b""
-            return chunk
+            leftover, self._leftover = self._leftover, b""
+            return leftover
         options = self.options
         buffer = self._input
         if options.framing == "raw" and not buffer:
@@ -387,17 +410,24 @@ class Connection(Transport):
             buffer = self._input = InputBuffer()
         limit = options.read_buffer_limit if options.framing == "raw" else options.frame_limit
         try:
-            while True:
-                chunk = buffer.take(options.framing, limit)
-                if chunk is not None:
-                    return chunk
-                data = self.read(options.read_buffer_limit)
+            chunk = self._whole_chunk(buffer, limit)
+            if chunk is None:
+                data = self.read(options.read_buffer_limit - len(buffer) + prefix_size(options.framing))
                 if data is None:
                     return self._last_chunk(buffer)
                 buffer.feed(data)
+                chunk = self._whole_chunk(buffer, limit)  # if there is none, the socket's next event goes on
+            return chunk
         except LimitReached as error:
             self.fail(str(error))
             return None
+
+    def _whole_chunk(self, buffer: InputBuffer, limit: int) -> bytes | None:
+        """The next chunk in the buffer; empty frames carry nothing and are passed over."""
+        chunk = buffer.take(self.options.framing, limit)
+        while chunk == b"":
+            chunk = buffer.take(self.options.framing, limit)
+        return chunk
 
     def _last_chunk(self, buffer: InputBuffer) -> bytes | None:
         """What an ended stream leaves in the buffer: a line without its end is a chunk, a part of a frame is none."""
@@ -431,6 +461,8 @@ class Connection(Transport):
                 chunk, self._leftover = chunk[:size], chunk[size:]
         if chunk:
             return chunk
+        if self.state.phase is Phase.CLOSING:
+            raise Closed
         if self.reason is not None:
             raise self.error()
         return b"" if self.eof else None
@@ -446,8 +478,9 @@ class Connection(Transport):
         try:
             data = self._take(size)
         except TheaterError as error:
-            self._end_receive(timeout)
-            future.set_exception_value(error)
+            if self._receiver is not None:  # else the failure has told it already
+                self._end_receive(timeout)
+                future.set_exception_value(error)
         else:
             if data is None:
                 return
@@ -484,7 +517,6 @@ class Connection(Transport):
         """See :meth:`theater_tcp.tcp.ConnectionHandle.set_active`."""
         self.check_owner(handle)
         parsed, count = parse_mode(mode)
-        self.state.check(Event.SET_ACTIVE)
         if parsed is not Mode.PASSIVE:
             if self._receiver is not None:
                 raise Busy("a receive waits")
@@ -492,7 +524,6 @@ class Connection(Transport):
                 raise InvalidArgument(f"{self.owner} has no on_data")
         self.state.set_mode(parsed, count)
         self._count_ran_out = False
-        self._refresh()
         if not self._in_callback:
             self.settle()
 
@@ -525,21 +556,62 @@ class Connection(Transport):
 
     def send(self, handle: Any, data: bytes | bytearray | memoryview) -> int:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way is there."""
+        size, framed = self._framed(handle, data)
+        self.write(framed)
+        return size
+
+    def send_in_pieces(self, handle: Any, data: bytes) -> Future[int]:
+        """For senders that can wait: ``data`` goes out in pieces, each when there is room under ``write_buffer_limit``.
+
+        Returns:
+            a future of the number of bytes; fails with the reason if the connection ends meanwhile.
+        """
+        size, framed = self._framed(handle, data)
+        sent: Future[int] = Future()
+        view = memoryview(framed)
+
+        def go_on(room: Future[None] | None = None) -> None:
+            nonlocal view
+            try:
+                if room is not None:
+                    room.get()
+                    self.check_owner(handle)
+                limit = self.options.write_buffer_limit
+                while view and (self.output is None or self.output.size <= limit):
+                    self.write(view[:limit])
+                    view = view[limit:]
+                if self.output is not None and self.output.size > limit:
+                    self.drained(handle).on_done(go_on)
+                else:
+                    sent.set(size)
+            except TheaterError as error:
+                sent.set_exception_value(error)
+
+        go_on()
+        return sent
+
+    def _framed(self, handle: Any, data: bytes | bytearray | memoryview) -> tuple[int, bytes | memoryview]:
+        """The payload's size, and what goes on the wire for it."""
         self.check_owner(handle)
         self.state.check(Event.SEND)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument(f"send takes bytes, not {type(data).__name__}")
         if self.write_closed:
             raise Closed("the sending side was shut down")
-        options = self.options
-        size = len(data)
-        framed = frame(bytes(data), options.framing) if options.framing.startswith("length") else data
-        if self.output is not None and self.output.size + len(framed) > options.write_buffer_hard_limit:
-            self.fail(f"limit: more than {options.write_buffer_hard_limit} bytes wait to be sent")
+        payload = data if isinstance(data, bytes) else bytes(data)
+        return len(payload), frame(payload, self.options.framing)
+
+    def queue_output(self, data: bytes | bytearray | memoryview, start: int) -> None:
+        """Keep what the kernel did not take, up to the hard limit.
+
+        Raises:
+            LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
+        """
+        waiting = len(data) - start + (self.output.size if self.output is not None else 0)
+        if waiting > self.options.write_buffer_hard_limit:
+            self.fail(f"limit: {waiting} bytes would wait to be sent, {self.options.write_buffer_hard_limit} may")
             raise self.error()
-        if framed:
-            self.write(framed)
-        return size
+        super().queue_output(data, start)
 
     def receive(self, handle: Any, size: int, timeout: float | None) -> bytes | Future[bytes]:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.receive`: the bytes if they are there, else a future."""
@@ -554,8 +626,6 @@ class Connection(Transport):
             if self.eof or self.reason is not None:
                 self.settle()
             return data
-        if self.state.phase is Phase.CLOSING:
-            raise Closed
         timeout = timeout if timeout is not None else self.options.receive_timeout
         future: Future[bytes] = Future()
         self._receiver = (future, size, timeout)
@@ -697,7 +767,8 @@ class Connection(Transport):
 
     def socket_released(self) -> None:
         """The socket is closed: with the owner's last word, the actor's life ends."""
-        self._forget_deadlines()
+        if self._awaits_activation or self.options.idle_timeout is not None:
+            self._forget_deadlines()
         if self.listener is not None:
             self.listener.connection_ended()
         if self.state.phase is Phase.CLOSING:
@@ -719,7 +790,8 @@ class Connection(Transport):
         self.owner = self.handle = self._turn = self._announcement = None
         self.direct = self.sends_directly = False
         self._input, self._leftover = None, b""
-        self._wake_waiters()
+        if self._receiver is not None or self.flush_waiters is not None:
+            self._wake_waiters()
 
     def _wake_waiters(self) -> None:
         if self._receiver is not None:
@@ -730,13 +802,21 @@ class Connection(Transport):
         for waiter in waiters or ():
             waiter.set_exception_value(self.error())
 
+    def _end_life(self) -> None:
+        box = self.actor_inbox
+        if box.queue is None and box.first is None:  # nobody ever wrote to it: nothing to refuse
+            box.closed = box.scheduled = True
+            box.actor = None
+        else:
+            super()._end_life()
+
     def _end_if_done(self) -> None:
         if self.fd >= 0 or self.owner is not None or self.state.phase is not Phase.CLOSING:
             return
         self.state.apply(Event.RELEASE)
         self.network.connections.pop(self.actor_urn, None)
         if not self.actor_stopped.is_set():
-            registry().remove(self._actor_ref)
+            self.network.registry.pop(self._actor_ref, None)
             self.actor_stopped.set()
             if not self.actor_inbox.scheduled:
                 self._end_life()  # else the turn under way ends it
@@ -745,28 +825,33 @@ class Connection(Transport):
 
     def opened(self) -> None:
         """The connection is open from now on."""
-        self.network.pending_deadlines.clear(self, self.options.pending_timeout)
+        if self._awaits_activation:
+            self._awaits_activation = False
+            self.network.pending_deadlines.clear(self, self.options.pending_timeout)
         if self.options.idle_timeout is not None:
             self.network.idle_deadlines.set(self, self.options.idle_timeout)
-        self._refresh()
         if not self._in_callback:
+            self._refresh()
             self.update_interest()
 
     def wait_for_activation(self) -> None:
         """The connection is still pending after its owner was told, or could not be told at once."""
+        self._awaits_activation = True
         self.network.pending_deadlines.set(self, self.options.pending_timeout)
         self.update_interest()
 
     def _forget_deadlines(self) -> None:
         network, options = self.network, self.options
-        network.pending_deadlines.clear(self, options.pending_timeout)
-        network.send_deadlines.clear(self, options.send_timeout)
+        if self._awaits_activation:
+            network.pending_deadlines.clear(self, options.pending_timeout)
+        if self.output is not None:
+            network.send_deadlines.clear(self, options.send_timeout)
         if options.idle_timeout is not None:
             network.idle_deadlines.clear(self, options.idle_timeout)
 
     def _renew_deadlines(self) -> None:
         network, options = self.network, self.options
-        if self.state.phase is Phase.PENDING:
+        if self._awaits_activation:
             network.pending_deadlines.set(self, options.pending_timeout)
         if self.output is not None:
             network.send_deadlines.set(self, options.send_timeout)

@@ -4,8 +4,8 @@ Pure: no socket, no thread, no clock. Nothing else assigns a phase or a mode. An
 raises the error that the table names, and changes nothing.
 
 Phases: ``PENDING → OPEN → CLOSING → CLOSED``. The interface calls an open connection "active"; whether it *pushes* data
-is its mode. ``CLOSING`` is the time between the decision to end (by the owner's ``close``, or by a failure that the owner
-is still to hear of) and the release of the socket.
+is its mode. ``CLOSING`` is the time between the decision to end (by the owner's ``close``, or by a failure that the
+owner is still to hear of) and the release of the socket.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MAX_COUNT = 32767
 
 class Phase(Enum):
     """Where a connection is in its life."""
+
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is a Python function, 10 calls a connection
 
     PENDING = "pending"
     OPEN = "open"
@@ -40,6 +42,8 @@ class Mode(Enum):
 
 class Event(Enum):
     """What happens to a connection: the calls of its owner, and the two ends."""
+
+    __hash__ = object.__hash__  # as above
 
     ACTIVATE = "activate"
     SET_ACTIVE = "set-active"
@@ -74,15 +78,14 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 """The phase after each allowed event."""
 
 REFUSALS: dict[tuple[Phase, Event], type[TheaterError]] = {
-    **{(Phase.PENDING, event): Pending for event in (Event.SET_ACTIVE, Event.SEND, Event.RECEIVE, Event.SHUTDOWN_WRITE)},
+    (Phase.PENDING, Event.SET_ACTIVE): Pending,
+    (Phase.PENDING, Event.SEND): Pending,
+    (Phase.PENDING, Event.RECEIVE): Pending,
+    (Phase.PENDING, Event.SHUTDOWN_WRITE): Pending,
     (Phase.PENDING, Event.RELEASE): WrongMode,
     (Phase.OPEN, Event.ACTIVATE): AlreadyActive,
     (Phase.OPEN, Event.RELEASE): WrongMode,
-    **{
-        (Phase.CLOSING, event): Closed
-        for event in Event
-        if event not in (Event.RECEIVE, Event.FAIL, Event.RELEASE)
-    },
+    **{(Phase.CLOSING, event): Closed for event in Event if event not in (Event.RECEIVE, Event.FAIL, Event.RELEASE)},
     **{(Phase.CLOSED, event): NotFound for event in Event},
 }
 """The error for each event that is not allowed. Together with :data:`TRANSITIONS` it covers every cell."""
@@ -124,7 +127,7 @@ class ConnectionState:
 
     def apply(self, event: Event) -> None:
         """Let ``event`` happen. Errors as :meth:`check`; whoever gets a connection by transfer finds it passive."""
-        self.phase = self.check(event)
+        self.phase = TRANSITIONS.get((self.phase, event)) or self.check(event)
         if event is Event.TRANSFER:
             self.mode, self.count = Mode.PASSIVE, 0
 
@@ -135,7 +138,7 @@ class ConnectionState:
             mode: the new mode; from every mode to every mode.
             count: for ``COUNT``, the chunks to hand over, 1 to :data:`MAX_COUNT`.
         """
-        self.phase = self.check(Event.SET_ACTIVE)
+        self.apply(Event.SET_ACTIVE)
         self.mode, self.count = mode, count
 
     def hand_over(self) -> bool:

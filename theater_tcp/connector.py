@@ -143,7 +143,9 @@ class Race:
         self._done = False
         self._last_error: TheaterError | None = None
         self._next_attempt: Any = None
-        self._deadline = loop.call_later(timeout, lambda: self.fail(TimedOut(f"{name}: no connection in {timeout:g} s")))
+        self._deadline = loop.call_later(
+            timeout, partial(self.fail, TimedOut(f"{name}: no connection in {timeout:g} s"))
+        )
 
     def run(self, targets: list[Target]) -> None:
         """Begin with the addresses, best first."""
@@ -180,14 +182,14 @@ class Race:
                 continue
             fd = sock.fileno()
             self._running[fd] = sock
-            self._loop.register(fd, WRITE, lambda _mask: self._ready(fd))
+            self._loop.register(fd, WRITE, partial(self._ready, fd))
             if self._left:
                 self._next_attempt = self._loop.call_later(self._delay, self._start_next)
             return
         if not self._running and not self._done:
             self.fail(self._last_error or from_os_error(OSError(errno.EADDRNOTAVAIL, "no address"), self._name))
 
-    def _ready(self, fd: int) -> None:
+    def _ready(self, fd: int, _mask: int) -> None:
         sock = self._running[fd]
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:

@@ -274,9 +274,8 @@ def from_os_error(error: OSError, what: str = "") -> TheaterError:
         error: what the system call raised.
         what: the thing it happened to (an address, a path); it goes into the detail.
     """
-    if isinstance(error, socket.gaierror):
-        reason, cls = error.strerror or "name resolution failed", Unreachable
-    else:
-        cls = _BY_ERRNO.get(error.errno or 0, IoFailed)
-        reason = (error.strerror or str(error)).lower() if cls in (IoFailed, InvalidArgument, LimitReached) else ""
-    return cls(": ".join(part for part in (what, reason) if part))
+    if isinstance(error, socket.gaierror):  # its numbers are of getaddrinfo, not errno's
+        return Unreachable(": ".join(filter(None, (what, (error.strerror or "name resolution failed").lower()))))
+    cls = _BY_ERRNO.get(error.errno or 0, IoFailed)
+    reason = (error.strerror or str(error)).lower() if cls in (IoFailed, InvalidArgument, LimitReached) else ""
+    return cls(": ".join(filter(None, (what, reason))))

@@ -18,6 +18,7 @@ import heapq
 import itertools
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -42,6 +43,16 @@ FOREVER = float("inf")
 
 K = TypeVar("K", bound="Hashable")
 _here = threading.local()
+_forked = False
+
+
+def _fork_begins() -> None:
+    global _forked  # noqa: PLW0603  # a fact about the process
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_fork_begins)  # not run for subprocess, whose child closes what it inherited at once
 
 
 def running_loop() -> EventLoop | None:
@@ -138,6 +149,7 @@ class EventLoop:
         self.closed = False
         self._clock = clock
         self._poll = self.poller.poll
+        self._poller_forgets = hasattr(select, "epoll") and isinstance(self.poller, select.epoll)
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._serial = itertools.count()
@@ -158,8 +170,17 @@ class EventLoop:
         self.poller.modify(fd, mask)
 
     def unregister(self, fd: int) -> None:
-        """Forget the descriptor; call it before closing, since the kernel may keep a closed one that was inherited."""
+        """Forget the descriptor, which stays open."""
         if self._handlers.pop(fd, None) is not None:
+            self.poller.unregister(fd)
+
+    def forget(self, fd: int) -> None:
+        """Forget the descriptor, which is closed next.
+
+        epoll forgets a closed descriptor by itself, which saves a system call, unless a forked child holds it too: then
+        it would report it for ever. So from the first fork on it is told.
+        """
+        if self._handlers.pop(fd, None) is not None and (_forked or not self._poller_forgets):
             self.poller.unregister(fd)
 
     # -- scheduled calls ------------------------------------------------------------------------------------------

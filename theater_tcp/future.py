@@ -167,11 +167,11 @@ class Future(pykka.Future[T], Generic[T]):
 
     def filter(self: Future[Iterable[Any]], func: Callable[[Any], bool]) -> Future[Iterable[Any]]:
         """A future of the items for which ``func(item)`` is true."""
-        return self._derived(super().filter(func), self)  # type: ignore[misc]
+        return self._derived(super().filter(func), self)
 
     def join(self: Future[Any], *futures: pykka.Future[Any]) -> Future[Iterable[Any]]:
         """A future of the list of all values."""
-        return self._derived(super().join(*futures), self, *futures)  # type: ignore[misc]
+        return self._derived(super().join(*futures), self, *futures)
 
     def map(self, func: Callable[[T], R]) -> Future[R]:
         """A future of ``func(value)``."""
@@ -179,7 +179,7 @@ class Future(pykka.Future[T], Generic[T]):
 
     def reduce(self: Future[Iterable[Any]], func: Callable[[Any, Any], Any], *args: Any) -> Future[Any]:
         """A future of the items folded by ``func``."""
-        return self._derived(super().reduce(func, *args), self)  # type: ignore[misc]
+        return self._derived(super().reduce(func, *args), self)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -224,9 +224,13 @@ class Future(pykka.Future[T], Generic[T]):
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[None] = loop.create_future()
 
+        def settle() -> None:
+            if not arrived.done():  # else the task was cancelled
+                arrived.set_result(None)
+
         def tell(_: Future[T]) -> None:
             try:
-                loop.call_soon_threadsafe(lambda: arrived.done() or arrived.set_result(None))
+                loop.call_soon_threadsafe(settle)
             except RuntimeError:
                 pass  # the asyncio loop has been closed: nobody awaits any more
 

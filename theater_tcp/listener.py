@@ -1,8 +1,8 @@
 """The Listener actor: accepts connections and brings each to the owner, and never waits for anybody.
 
 A connection is taken from the kernel only when somebody is there for it: a waiting ``accept``, or an owner that
-implements ``handle_connection`` and is not too far behind. Otherwise it stays in the kernel's backlog, and the listening
-socket is not watched. Each way that an ``accept`` can end has its name in :meth:`Listener._accept_one`.
+implements ``handle_connection`` and is not too far behind. Otherwise it stays in the kernel's backlog, and the
+listening socket is not watched. Each way that an ``accept`` can end has its name in :meth:`Listener._accept_one`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Listener(LoopActor):
         self._unheard: dict[str, None] = {}
         self._watching = False
         self._exhausted = False
+        self._exhaustion_told = False
         owner.listeners[self.actor_urn] = self
         network.listeners[self.actor_urn] = self
         registry().append(self._actor_ref)
@@ -124,15 +125,16 @@ class Listener(LoopActor):
 
     def _on_ready(self, _mask: int) -> None:
         for _ in range(BATCH):
-            if not self._has_taker():
+            if not self._accepts and not self._has_taker():
                 self._pause()
                 return
-            if self._full() and not self._make_room():
+            full = self._full()
+            if full and not self._may_refuse():
                 return
-            if not self._accept_one():
+            if not self._accept_one(full):
                 return
 
-    def _accept_one(self) -> bool:
+    def _accept_one(self, refuse: bool) -> bool:
         """Take one connection from the kernel. Returns whether there may be another."""
         try:
             fd, peer = self.sock._accept()  # type: ignore[attr-defined]  # accept() adds 3 µs of enum conversions
@@ -148,8 +150,11 @@ class Listener(LoopActor):
             logger.error("accepting at %s failed: %s", self.address, error)
             self.close_now("io: " + (error.strerror or "accept failed"))
             return False
+        if self._exhaustion_told:
+            self._exhaustion_told = False
+            logger.info("accepting at %s goes on", self.address)
         sock = socket.SocketType(self._family, self._type, self._proto, fileno=fd)
-        if self._full():  # at_limit: refuse
+        if refuse:
             self.network.metrics.refused_at_limit += 1
             reset_on_close(sock)
             sock.close()
@@ -176,9 +181,9 @@ class Listener(LoopActor):
         if actor is None or actor.actor_inbox.scheduled:
             self._unheard[connection.actor_urn] = None
             connection.wait_for_activation()
-            connection.announce("handle_connection", at_once=False)
+            connection.announce("handle_connection")
         else:
-            connection.announce("handle_connection", at_once=True)
+            connection.introduce(actor)
             if connection.state.phase is Phase.PENDING:
                 connection.wait_for_activation()
 
@@ -192,8 +197,8 @@ class Listener(LoopActor):
         limit = self.listen_options.max_connections
         return (limit is not None and self.connections_now >= limit) or self.network.at_limit()
 
-    def _make_room(self) -> bool:
-        """At the limit. Returns whether to go on accepting, to refuse."""
+    def _may_refuse(self) -> bool:
+        """At the limit: whether to go on accepting and reset what comes; if not, the listener waits for room."""
         if self.listen_options.at_limit == "refuse":
             return True
         self._pause()
@@ -214,7 +219,9 @@ class Listener(LoopActor):
     def _rest(self, error: OSError) -> None:
         """Out of descriptors or memory: leave the backlog alone for a while instead of spinning on it."""
         self.network.metrics.accept_exhausted += 1
-        logger.warning("accepting at %s rests: %s", self.address, error.strerror)
+        if not self._exhaustion_told:
+            self._exhaustion_told = True
+            logger.warning("accepting at %s rests until there is room: %s", self.address, error.strerror)
         self._pause()
         self._exhausted = True
         self.network.loop.call_later(self.network.settings.accept_pause, self._rested)

@@ -1,11 +1,11 @@
 """The mailbox of an actor on the event loop, and the flag that tells that the actor has ended.
 
-pykka's message loop blocks in ``inbox.get()``. Here an empty mailbox raises :class:`Idle` instead, which leaves that loop
-and gives the thread back to the event loop; the next message schedules the actor's next turn. So pykka's own loop
-runs every message, and none of its rules is written a second time.
+pykka's message loop blocks in ``inbox.get()``. Here an empty mailbox raises :class:`Idle` instead, which leaves that
+loop and gives the thread back to the event loop; the next message schedules the actor's next turn. So pykka's own
+loop runs every message, and none of its rules is written a second time.
 
-``scheduled`` is the mailbox's one lock: true while the actor has a turn ahead, is in a turn, or waits in the middle of a
-handler. Whoever finds it false, on the loop's thread, may give the actor a turn right there; messages that come
+``scheduled`` is the mailbox's one lock: true while the actor has a turn ahead, is in a turn, or waits in the middle
+of a handler. Whoever finds it false, on the loop's thread, may give the actor a turn right there; messages that come
 meanwhile queue up behind it.
 """
 
@@ -142,19 +142,20 @@ class StopFlag:
 
     def set(self) -> None:
         """The actor has been stopped; wake who waits for it."""
-        with _guard:
-            self._set = True
-            gates, self._gates = self._gates, None
-        for gate in gates or ():
-            gate.release()
+        self._set = True
+        if self._gates is not None:
+            with _guard:
+                gates, self._gates = self._gates, None
+            for gate in gates or ():
+                gate.release()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the actor has been stopped, at most ``timeout`` seconds; whether it has."""
         gate = threading.Lock()
         gate.acquire()
         with _guard:
-            if self._set:
-                return True
             self._gates = [*(self._gates or ()), gate]
+        if self._set:  # looked at after the gate is there: set() looks for gates after it has set
+            return True
         gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         return self._set

@@ -207,7 +207,8 @@ class _Reading:
         listen, options = self._tcp(top.get("tcp") or {})
         runtime = self._runtime(top.get("runtime") or {})
         init = top.get("init") or {}
-        actor_class = self._actor_class(top["python"], init, listen) if "python" in top else None
+        checked = init if ("init" in top) == ("init" in document) else None
+        actor_class = self._actor_class(top["python"], checked, listen) if "python" in top else None
         if self.problems or actor_class is None:
             raise ManifestError(sorted(self.problems, key=lambda problem: problem.line or 0))
         return Manifest(
@@ -343,13 +344,13 @@ class _Reading:
 
     # -- the class ------------------------------------------------------------------------------------------------
 
-    def _actor_class(self, spec: str, init: dict[str, Any], listen: Sequence[str]) -> type[pykka.Actor] | None:
+    def _actor_class(self, spec: str, init: dict[str, Any] | None, listen: Sequence[str]) -> type[pykka.Actor] | None:
         try:
             cls = import_actor_class(spec, self.folder)
         except InvalidArgument as error:
             self._problem("python", error.detail)
             return None
-        for name, reason in unfit_arguments(cls, init):
+        for name, reason in unfit_arguments(cls, init) if init is not None else ():
             self._problem(f"init.{name}" if name else "init", reason)
         if listen and not callable(getattr(cls, "handle_connection", None)):
             self._problem("tcp.listen", f"{cls.__name__} has no handle_connection, so it can't take what is accepted")

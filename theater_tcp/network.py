@@ -9,6 +9,7 @@ from theater_tcp.connector import Connector
 from theater_tcp.event_loop import Deadlines
 from theater_tcp.metrics import Metrics
 from theater_tcp.ownership import Ownership
+from theater_tcp.pykka_internals import registry
 
 if TYPE_CHECKING:
     from theater_tcp.event_loop import EventLoop
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["READ_BUFFER_SIZE", "Network"]
 
 READ_BUFFER_SIZE = 256 << 10
-"""Bytes of the buffer that every socket is read into. It is an ``mmap`` and so page-aligned: into a bytearray, which begins
-16 or 32 bytes into a page, the kernel copies bulk data up to six times slower on some processors."""
+"""Bytes of the buffer that every socket is read into. It is an ``mmap`` and so page-aligned: into a bytearray, which
+begins 16 or 32 bytes into a page, the kernel copies bulk data up to six times slower on some processors."""
 
 
 class Network:
@@ -34,6 +35,8 @@ class Network:
         self.settings = settings
         self.ownership = Ownership()
         self.connector = Connector(loop, settings.connection_attempt_delay, settings.resolver_threads)
+        self.registry = registry()
+        """pykka's table of living actors: connections come and go in it by dict operations."""
         self.draining = False
         """Whether the runtime is going down: nothing is opened any more."""
         self.metrics = Metrics()
@@ -67,8 +70,9 @@ class Network:
         return self.accepted_now >= self.settings.max_connections
 
     def accepted_one_ended(self) -> None:
-        """An accepted connection's socket has been closed: let a listener that waits for room go on."""
+        """An accepted connection's socket has been closed: let the listeners that wait for room go on."""
         self.accepted_now -= 1
         if self.waiting_listeners and not self.at_limit():
-            listener = self.waiting_listeners.pop(next(iter(self.waiting_listeners)))
-            listener.resume()
+            waiting, self.waiting_listeners = self.waiting_listeners, {}
+            for listener in waiting.values():  # all, since not each has a peer waiting; who finds no room waits again
+                listener.resume()

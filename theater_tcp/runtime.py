@@ -1,8 +1,8 @@
 """The Theater: one runtime with its event loop, its actors, and an orderly way down.
 
-The way down has one road. The listeners close; every actor that implements ``on_drain`` hears that it is time to finish;
-the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset, and its owner hears ``shutdown``.
-Then the actors that were spawned here are stopped, the last one first, and the loop ends.
+The way down has one road. The listeners close; every actor that implements ``on_drain`` hears that it is time to
+finish; the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset, and its owner
+hears ``shutdown``. Then the actors that were spawned here are stopped, the last one first, and the loop ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Theater:
         settings: limits and timeouts; the defaults when absent.
         name: names the threads and the log lines.
 
-    It runs on a thread of its own (:meth:`start`, or ``with Theater() as theater``) or on the caller's (:meth:`run`), once.
+    It runs on a thread of its own (:meth:`start`, or ``with Theater() as theater``) or on the caller's (:meth:`run`),
+    once.
     """
 
     def __init__(self, settings: Settings | None = None, name: str = "theater") -> None:
@@ -70,6 +71,7 @@ class Theater:
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
         self._actors: list[tuple[pykka.ActorRef[Any], pykka.Actor]] = []
+        self._prune_at = 64
         self._workers = ThreadPoolExecutor(self.settings.worker_threads, thread_name_prefix=f"{name}-worker")
         self._companion = CompanionLoop(f"{name}-asyncio")
         self._thread: threading.Thread | None = None
@@ -186,8 +188,9 @@ class Theater:
             started = pykka_internals.start_threading_actor(actor)
         with self._lock:
             self._actors.append((actor.actor_ref, actor))
-            if len(self._actors) > 64 and len(self._actors) % 64 == 0:
+            if len(self._actors) >= self._prune_at:  # doubling keeps this O(1) for each spawn, however many live
                 self._actors = [entry for entry in self._actors if entry[0].is_alive()]
+                self._prune_at = max(64, 2 * len(self._actors))
         return started
 
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:

@@ -1,7 +1,8 @@
 """Drives a coroutine on the event loop: the engine behind ``async def`` handlers.
 
-A task sends the coroutine on; when it awaits a future, the task waits for that future and goes on in a later turn of the
-loop. asyncio is not involved: a library that needs it runs on the companion loop (:mod:`theater_tcp.asyncio_bridge`).
+A task sends the coroutine on; when it awaits a future, the task waits for that future and goes on in a later turn of
+the loop. asyncio is not involved: a library that needs it runs on the companion loop
+(:mod:`theater_tcp.asyncio_bridge`).
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class ConnectionHandle:
     """An owner's hold on one connection.
 
     Every method raises :class:`~theater_tcp.errors.NotFound` when the connection has ended and
-    :class:`~theater_tcp.errors.NotOwner` when it belongs to another actor; what else a call refuses in which phase is in
-    ``docs/connection-life-cycle.md``.
+    :class:`~theater_tcp.errors.NotOwner` when it belongs to another actor; what else a call refuses in which phase is
+    in ``docs/connection-life-cycle.md``.
     """
 
     __slots__ = ("_core",)
@@ -61,12 +61,14 @@ class ConnectionHandle:
 
     @property
     def peer_address(self) -> str:
-        """The peer's address as text, ``host:port``, ``[v6]:port`` or ``unix:/path``; also after the end."""
+        """The peer's address as text, ``host:port``, ``[v6]:port`` or ``unix:/path``; still there in ``on_close``."""
+        self._core.check_owner(self)
         return self._core.peer_address()
 
     @property
     def local_address(self) -> str:
         """The local address as text."""
+        self._core.check_owner(self)
         return self._core.local_address()
 
     def activate(self) -> None:
@@ -81,8 +83,8 @@ class ConnectionHandle:
         """Change how data arrives, from every mode to every mode.
 
         Args:
-            mode: ``"passive"``: by ``receive``; ``"active"``: by ``on_data``; ``"once"``: one ``on_data``, then passive; a
-                number n from 1 to 32767: n times ``on_data``, then passive and ``on_passive``.
+            mode: ``"passive"``: by ``receive``; ``"active"``: by ``on_data``; ``"once"``: one ``on_data``, then
+                passive; a number n from 1 to 32767: n times ``on_data``, then passive and ``on_passive``.
         """
         self._core.set_active(self, mode)
 
@@ -110,7 +112,7 @@ class ConnectionHandle:
             LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
         """
         core = self._core
-        if core.handle is self and core.sends_directly:  # open, plain, nothing waits: straight to the kernel
+        if core.handle is self and core.sends_directly and data.__class__ is bytes:  # open, nothing waits: to the kernel
             try:
                 taken = core.sock.send(data)
             except (BlockingIOError, InterruptedError):

@@ -2,8 +2,8 @@
 
 :class:`Transport` is the actor's base that knows the socket and nothing of owners. Three rules shape it:
 
-- *Nothing is read ahead.* Bytes stay in the kernel until somebody is ready for them, so that the peer's TCP window is the
-  back-pressure, and what the host holds is always known.
+- *Nothing is read ahead.* Bytes stay in the kernel until somebody is ready for them, so that the peer's TCP window is
+  the back-pressure, and what the host holds is always known.
 - *Interest follows from the state.* :meth:`Transport.update_interest` derives the event mask; nobody sets it by hand.
   Interest in reading is dropped late (at the first event that nobody wants), since it is mostly wanted again by then:
   that saves two system calls for each chunk that went through a mailbox.
@@ -69,6 +69,7 @@ class Transport(LoopActor):
         "flush_waiters",
         "interest",
         "last_activity",
+        "lingers",
         "local",
         "network",
         "options",
@@ -98,6 +99,7 @@ class Transport(LoopActor):
         self.eof = False  # the peer's end of stream has been read
         self.fin_seen = False  # it has come, behind bytes that are still in the kernel
         self.write_closed = False
+        self.lingers = False  # closing, with a deadline
         self.reason: str | None = None  # why the connection ended, if not by end of stream
         self.sends_directly = False
         self.last_activity = network.loop.now
@@ -259,7 +261,7 @@ class Transport(LoopActor):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, now or as soon as the kernel takes it. After a failure of the socket the data is dropped."""
-        if self.fd < 0 or self.reason is not None:
+        if self.fd < 0 or self.reason is not None or not data:
             return
         output = self.output
         taken = 0
@@ -370,6 +372,7 @@ class Transport(LoopActor):
         else:
             self.update_interest()
         if self.fd >= 0:
+            self.lingers = True
             self.network.linger_deadlines.set(self, self.options.linger_timeout)
 
     def output_done(self) -> None:
@@ -420,14 +423,17 @@ class Transport(LoopActor):
         if self.fd < 0:
             return
         network = self.network
-        self.drop_output()
-        if self.local is None:
-            self.local = ()  # can't be asked any more
-        self._unregister()
+        if self.output is not None:
+            self.drop_output()
+        if self.interest != UNREGISTERED:
+            self.interest = UNREGISTERED
+            network.loop.forget(self.fd)
         self.fd = -1
         self.sends_directly = False
         self.sock.close()
-        network.linger_deadlines.clear(self, self.options.linger_timeout)
+        if self.lingers:
+            self.lingers = False
+            network.linger_deadlines.clear(self, self.options.linger_timeout)
         network.metrics.closed += 1
         if self.accepted:
             network.accepted_one_ended()
