@@ -163,6 +163,11 @@ class LoopActor(pykka.Actor):
         self.run_turn()
         return started
 
+    @property
+    def starting(self) -> bool:
+        """Whether ``on_start`` has not returned yet."""
+        return self._started is not None
+
     def drive(self, coroutine: Coroutine[Any, Any, Any], finished: Callable[[Any, BaseException | None], None]) -> bool:
         """Run a coroutine in a turn which the caller took (see :mod:`theater_tcp.mailbox`).
 

@@ -155,7 +155,8 @@ class EventLoop:
         self._serial = itertools.count()
         self._deadlines: list[Deadlines[Any]] = []
         self._next_due = FOREVER
-        self._stopping = False
+        self.stopping = False
+        """Whether :meth:`stop` was asked for."""
         self._open_wake_up()
 
     # -- readiness ------------------------------------------------------------------------------------------------
@@ -221,6 +222,11 @@ class EventLoop:
         """Look at these deadlines too, whenever the time they reminded of has come."""
         self._deadlines.append(deadlines)
 
+    @property
+    def next_due(self) -> float:
+        """When the loop looks at its timers next, by its clock (infinity: no timer)."""
+        return self._next_due
+
     def remind(self, due: float) -> None:
         """Look at the timers not later than ``due`` (the loop's clock, seconds)."""
         self._next_due = min(due, self._next_due)
@@ -231,12 +237,23 @@ class EventLoop:
         """Run until :meth:`stop`, on the calling thread."""
         if self.thread_id is not None or running_loop() is not None:
             raise RuntimeError(f"event loop {self.name!r}: this loop or this thread is running already")
-        self._enter()
+        self.enter()
         try:
-            while not self._stopping:
+            while not self.stopping:
                 self.run_once()
         finally:
-            self._leave()
+            self.leave()
+
+    def enter(self) -> None:
+        """Make the calling thread the loop's: for who runs it turn by turn, by :meth:`run_once`."""
+        _here.loop = self
+        self.thread_id = threading.get_ident()
+        self.now = self._clock()
+
+    def leave(self) -> None:
+        """The calling thread does not run the loop any more."""
+        _here.loop = None
+        self.thread_id = None
 
     def run_once(self, block: bool = True) -> None:
         """One turn. ``block=False`` doesn't wait for readiness (tests step the loop with it)."""
@@ -284,17 +301,8 @@ class EventLoop:
         self.poller.close()
         self._close_wake_up()
 
-    def _enter(self) -> None:
-        _here.loop = self
-        self.thread_id = threading.get_ident()
-        self.now = self._clock()
-
-    def _leave(self) -> None:
-        _here.loop = None
-        self.thread_id = None
-
     def _stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
 
     def _run_due(self, now: float) -> None:
         self._next_due = FOREVER

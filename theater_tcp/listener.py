@@ -10,27 +10,28 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import socket
-import stat
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import LoopActor
-from theater_tcp.address import Address, HostPort, UnixPath, format_sockaddr
+from theater_tcp.address import Address, format_sockaddr
 from theater_tcp.connection import Connection
 from theater_tcp.connection_state import Phase
-from theater_tcp.errors import AddressInUse, Closed, InvalidArgument, IoFailed, NotFound, NotOwner, from_os_error
+from theater_tcp.errors import Closed, IoFailed, NotFound, NotOwner
 from theater_tcp.future import Future
+from theater_tcp.listening_socket import file_of
 from theater_tcp.poller import READ
 from theater_tcp.pykka_internals import registry
-from theater_tcp.transport import apply_to_socket, reset_on_close
+from theater_tcp.transport import reset_on_close
 
 if TYPE_CHECKING:
+    import socket
+
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.settings import ListenOptions, Options
 
-__all__ = ["Listener", "open_listening_socket"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger("theater_tcp.listener")
 
@@ -75,12 +76,12 @@ class Listener(LoopActor):
         self.fd = sock.fileno()
         self.asked = address
         self.address = format_sockaddr(sock.family, sock.getsockname())
+        self._file = file_of(address)
         self.owner: Owner | None = owner
         self.options = options
         self.listen_options = listen_options
         self.handle: Any = make_handle(self)
         self.connections_now = 0
-        self._family, self._type, self._proto = int(sock.family), int(sock.type), sock.proto
         self._accepts: deque[Future[Any]] = deque()
         self._unheard: dict[str, None] = {}
         self._watching = False
@@ -137,7 +138,7 @@ class Listener(LoopActor):
     def _accept_one(self, refuse: bool) -> bool:
         """Take one connection from the kernel. Returns whether there may be another."""
         try:
-            fd, peer = self.sock._accept()  # type: ignore[attr-defined]  # accept() adds 3 µs of enum conversions
+            sock, peer = self.network.accept_from(self.sock)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -153,7 +154,6 @@ class Listener(LoopActor):
         if self._exhaustion_told:
             self._exhaustion_told = False
             logger.info("accepting at %s goes on", self.address)
-        sock = socket.SocketType(self._family, self._type, self._proto, fileno=fd)
         if refuse:
             self.network.metrics.refused_at_limit += 1
             reset_on_close(sock)
@@ -252,9 +252,9 @@ class Listener(LoopActor):
             return
         self._pause()
         self.fd = -1
+        if self._file is not None and file_of(self.asked) == self._file:
+            _remove_socket_file(str(self.asked.sockaddr()))
         self.sock.close()
-        if isinstance(self.asked, UnixPath) and not self.asked.is_abstract:
-            _remove_socket_file(self.asked.path)
         network = self.network
         network.listeners.pop(self.actor_urn, None)
         network.waiting_listeners.pop(self.actor_urn, None)
@@ -273,87 +273,6 @@ class Listener(LoopActor):
     def on_stop(self) -> None:
         """The actor is stopped from outside."""
         self.close_now()
-
-
-def open_listening_socket(address: Address, options: Options, listen_options: ListenOptions) -> socket.SocketType:
-    """A non-blocking socket that listens.
-
-    Raises:
-        AddressInUse: somebody listens there.
-        InvalidArgument: a name instead of an address, or an address that this host does not have.
-        TheaterError: another refusal of the system.
-    """
-    if isinstance(address, UnixPath):
-        return _listen_unix(address, listen_options)
-    family, sockaddr = _bind_address(address)
-    sock = socket.SocketType(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listen_options.reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.host != ""))
-        apply_to_socket(sock, options)  # accepted sockets inherit all of these
-        sock.bind(sockaddr)
-        sock.listen(listen_options.backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise from_os_error(error, str(address)) from None
-    return sock
-
-
-def _bind_address(address: HostPort) -> tuple[int, Any]:
-    if address.host == "":
-        if socket.has_dualstack_ipv6():
-            return socket.AF_INET6, ("::", address.port, 0, 0)
-        return socket.AF_INET, ("0.0.0.0", address.port)
-    if address.is_name:
-        if address.host != "localhost":
-            raise InvalidArgument(f"{address}: listen takes an IP address or 'localhost', not a name")
-        return socket.AF_INET, ("127.0.0.1", address.port)
-    return address.family, address.sockaddr()
-
-
-def _listen_unix(address: UnixPath, listen_options: ListenOptions) -> socket.SocketType:
-    sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        try:
-            sock.bind(address.sockaddr())
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or address.is_abstract:
-                raise
-            _remove_stale(address)
-            sock.bind(address.sockaddr())
-        if listen_options.unix_mode is not None and not address.is_abstract:
-            os.chmod(address.path, listen_options.unix_mode)
-        sock.listen(listen_options.backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise from_os_error(error, str(address)) from None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(address: UnixPath) -> None:
-    """Remove a socket's file that nobody listens at; anything else in its place is in use."""
-    if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
-        raise AddressInUse(f"{address}: there is a file that is no socket")
-    probe = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.setblocking(False)
-        probe.connect(address.path)
-    except ConnectionRefusedError:
-        os.unlink(address.path)
-        return
-    except OSError:
-        pass  # EAGAIN: its backlog is full, so somebody does listen
-    finally:
-        probe.close()
-    raise AddressInUse(str(address))
 
 
 def _remove_socket_file(path: str) -> None:

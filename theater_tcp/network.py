@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.connector import Connector
 from theater_tcp.event_loop import Deadlines
+from theater_tcp.listening_socket import accept_from, open_listening_socket
 from theater_tcp.metrics import Metrics
 from theater_tcp.ownership import Ownership
 from theater_tcp.pykka_internals import registry
@@ -35,6 +36,9 @@ class Network:
         self.settings = settings
         self.ownership = Ownership()
         self.connector = Connector(loop, settings.connection_attempt_delay, settings.resolver_threads)
+        self.open_listening_socket = open_listening_socket
+        self.accept_from = accept_from
+        """These three are where sockets come from; :mod:`theater_tcp.testing` has its own."""
         self.registry = registry()
         """pykka's table of living actors: connections come and go in it by dict operations."""
         self.draining = False

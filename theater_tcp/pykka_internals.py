@@ -101,11 +101,15 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
         try:
             on_start()
         except BaseException as error:
+            ActorRegistry.unregister(actor.actor_ref)  # as pykka does, but for the log: who spawned it is told
+            actor.actor_stopped.set()
             started.set_exception_value(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
+        else:
+            started.set(actor.actor_ref)
         finally:
             del actor.on_start  # the class's own again
-        started.set(actor.actor_ref)
 
     actor.on_start = reporting  # type: ignore[method-assign]
     ActorRegistry.register(actor.actor_ref)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -58,16 +57,17 @@ class Theater:
     Args:
         settings: limits and timeouts; the defaults when absent.
         name: names the threads and the log lines.
+        loop: the event loop to run; one of its own when absent. :mod:`theater_tcp.testing` steps one by hand.
 
     It runs on a thread of its own (:meth:`start`, or ``with Theater() as theater``) or on the caller's (:meth:`run`),
     once.
     """
 
-    def __init__(self, settings: Settings | None = None, name: str = "theater") -> None:
+    def __init__(self, settings: Settings | None = None, name: str = "theater", loop: EventLoop | None = None) -> None:
         pykka_internals.install()
         self.name = name
         self.settings = settings if settings is not None else Settings()
-        self.loop = EventLoop(name=name)
+        self.loop = loop if loop is not None else EventLoop(name=name)
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
         self._actors: list[tuple[pykka.ActorRef[Any], pykka.Actor]] = []
@@ -76,10 +76,12 @@ class Theater:
         self._companion = CompanionLoop(f"{name}-asyncio")
         self._thread: threading.Thread | None = None
         self._began = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its holder, and ask for it
         self._stopped = threading.Event()
         self._drain: _Drain | None = None
         self._clean = True
+        self._failure: BaseException | None = None
+        self._starting: set[Future[Any]] = set()
         self._tokens: list[Any] = []
 
     def __repr__(self) -> str:
@@ -120,12 +122,17 @@ class Theater:
 
         Returns:
             whether every connection ended by itself.
+
+        Raises:
+            RuntimeError: the event loop had failed.
         """
         self._refuse_on_loop("shutdown()")
         self.request_shutdown(drain_timeout)
         self._stopped.wait()
         if self._thread is not None:
             self._thread.join()
+        if self._failure is not None:
+            raise RuntimeError(f"the event loop of {self!r} failed") from self._failure
         return self._clean
 
     def request_shutdown(self, drain_timeout: float | None = None) -> None:
@@ -181,16 +188,19 @@ class Theater:
             actor = actor_class(*args, **kwargs)
         finally:
             hosting.reset(token)
-        started: Future[pykka.ActorRef[Any]]
-        if isinstance(actor, LoopActor):
-            started = actor.launch_now() if running_loop() is self.loop else actor.launch()
-        else:
-            started = pykka_internals.start_threading_actor(actor)
         with self._lock:
             self._actors.append((actor.actor_ref, actor))
             if len(self._actors) >= self._prune_at:  # doubling keeps this O(1) for each spawn, however many live
                 self._actors = [entry for entry in self._actors if entry[0].is_alive()]
                 self._prune_at = max(64, 2 * len(self._actors))
+        started: Future[pykka.ActorRef[Any]]
+        if isinstance(actor, LoopActor):
+            started = actor.launch_now() if running_loop() is self.loop else actor.launch()
+        else:
+            started = pykka_internals.start_threading_actor(actor)
+        if not started.done:
+            self._starting.add(started)
+            started.on_done(self._starting.discard)
         return started
 
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
@@ -253,6 +263,9 @@ class Theater:
         token = hosting.set(self)
         try:
             self.loop.run()
+        except BaseException as error:
+            self._clean, self._failure = False, error
+            logger.critical("the event loop failed", exc_info=error)
         finally:
             hosting.reset(token)
             self._close()
@@ -263,6 +276,9 @@ class Theater:
         self.loop.close()
         self._companion.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
+        for started in list(self._starting):
+            if not started.done:
+                started.set_exception_value(ShutDown())
         self._stopped.set()
 
     def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
@@ -295,7 +311,7 @@ class _Drain:
         self._aborting = False
         self._stopping: list[Future[Any]] | None = None
         self._network.draining = True
-        self._deadline = time.monotonic() + timeout
+        self._deadline = self._loop.now + timeout
         logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
         for listener in list(self._network.listeners.values()):
             listener.close_now()
@@ -313,7 +329,7 @@ class _Drain:
 
     def shorten(self, timeout: float) -> None:
         """A later request may hurry."""
-        self._deadline = min(self._deadline, time.monotonic() + timeout)
+        self._deadline = min(self._deadline, self._loop.now + timeout)
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
@@ -323,35 +339,41 @@ class _Drain:
         network = self._network
         if not network.connections:
             self._stop_actors()
-        elif time.monotonic() >= self._deadline and not self._aborting:
+        elif self._loop.now >= self._deadline and not self._aborting:
             self._aborting = True
             self._theater._clean = False
             logger.warning("%d connections did not end in time and are reset", len(network.connections))
             for connection in list(network.connections.values()):
                 connection.abort_for_shutdown()
-            for actor in self._theater._spawned():
-                if isinstance(actor, LoopActor):
-                    actor.interrupt()
-            self._deadline = time.monotonic() + STOP_TIMEOUT
+            self._interrupt(self._theater._spawned())
+            self._deadline = self._loop.now + STOP_TIMEOUT
             self._loop.call_later(0.0, self._look)
-        elif self._aborting and time.monotonic() >= self._deadline:
+        elif self._aborting and self._loop.now >= self._deadline:
             self._stop_actors()  # an owner does not even handle its on_close: go on without
         else:
             self._loop.call_later(0.02, self._look)
 
+    @staticmethod
+    def _interrupt(actors: list[pykka.Actor]) -> None:
+        for actor in actors:
+            if isinstance(actor, LoopActor):
+                actor.interrupt()
+
     def _stop_actors(self) -> None:
         actors = self._theater._spawned()
+        self._interrupt([actor for actor in actors if isinstance(actor, LoopActor) and actor.starting])
         self._stopping = [cast("Any", actor.actor_ref).stop(block=False) for actor in reversed(actors)]
-        deadline = time.monotonic() + STOP_TIMEOUT
+        deadline = self._loop.now + STOP_TIMEOUT
         waiting = [actor.actor_ref for actor in actors]
 
         def check() -> None:
             left = [ref for ref in waiting if ref.is_alive()]
-            if left and time.monotonic() < deadline:
+            if left and self._loop.now < deadline:
                 self._loop.call_later(0.005, check)
                 return
             for ref in left:
                 logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
+            self._interrupt([actor for actor in actors if actor.actor_ref.is_alive()])
             self._loop.stop()
 
         self._loop.call_soon(check)

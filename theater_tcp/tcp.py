@@ -18,7 +18,7 @@ from theater_tcp.connection import Connection
 from theater_tcp.connection_state import Phase
 from theater_tcp.errors import ShutDown, TheaterError
 from theater_tcp.future import Future
-from theater_tcp.listener import Listener, open_listening_socket
+from theater_tcp.listener import Listener
 from theater_tcp.transport import apply_to_socket
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ConnectionHandle:
             LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
         """
         core = self._core
-        if core.handle is self and core.sends_directly and data.__class__ is bytes:  # open, nothing waits: to the kernel
+        if core.handle is self and core.sends_directly and data.__class__ is bytes:  # nothing waits: to the kernel
             try:
                 taken = core.sock.send(data)
             except (BlockingIOError, InterruptedError):
@@ -312,7 +312,7 @@ def open_listener(
         raise ShutDown
     parsed = parse(address, listening=True)
     for_connections, for_listener = network.settings.for_listener(**options)
-    sock = open_listening_socket(parsed, for_connections, for_listener)
+    sock = network.open_listening_socket(parsed, for_connections, for_listener)
     return Listener(network, sock, parsed, owner, for_connections, for_listener, make_handle)
 
 
