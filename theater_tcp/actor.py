@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from theater_tcp.event_loop import EventLoop, Timer
 
-__all__ = ["Host", "LoopActor", "LoopActorRef", "hosting"]
+__all__ = ["Host", "Interrupted", "LoopActor", "LoopActorRef", "hosting"]
 
 logger = logging.getLogger("theater_tcp.actor")
 
@@ -94,7 +94,7 @@ class _Call:
         self.call = call
 
 
-class _Interrupted(ActorDeadError):
+class Interrupted(ActorDeadError):
     """The handler was ended by :meth:`LoopActor.interrupt`."""
 
 
@@ -197,7 +197,7 @@ class LoopActor(pykka.Actor):
     def interrupt(self) -> None:
         """End the handler that waits, if one does; who asked for its result gets ``ActorDeadError``."""
         if self._task is not None:
-            self._task.cancel(_Interrupted(f"{self} was interrupted"))
+            self._task.cancel(Interrupted(f"{self} was interrupted"))
 
     def end_everything(self, error: BaseException) -> None:
         """What pykka does when a handler raises no ``Exception`` but ``SystemExit`` and the like: stop all actors."""
@@ -302,7 +302,7 @@ class LoopActor(pykka.Actor):
             outcome = message.call() if message.__class__ is _Call else pykka.Actor._handle_receive(self, message)
             if outcome.__class__ is CoroutineType:
                 return self._await(outcome)
-        except _Interrupted:
+        except Interrupted:
             if self.actor_inbox.current.reply_to is not None:
                 raise
             return None

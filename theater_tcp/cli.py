@@ -19,7 +19,6 @@ import gc
 import json
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -137,8 +136,9 @@ class _JsonFormatter(logging.Formatter):
 class _Signals:
     """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting.
 
-    The handler itself only puts the signal into a queue. It runs between any two steps of the main thread, which may
-    hold a lock there or be in the middle of a write; a thread of its own has neither problem.
+    A handler in Python would run between two steps of the main thread, which may hold a lock there or be in the middle
+    of a write, and it would run late if the signal came just before the main thread began to wait. So the signal's
+    number goes straight into a pipe (``set_wakeup_fd``), and a thread reads it there.
     """
 
     NUMBERS = (signal.SIGTERM, signal.SIGINT)
@@ -147,26 +147,32 @@ class _Signals:
         self.received = 0
         self._theater = theater
         self._output = output
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write)
+        for number in self.NUMBERS:
+            signal.signal(number, lambda _number, _frame: None)
         self._thread = threading.Thread(target=self._follow, name="theater-tcp-signals", daemon=True)
         self._thread.start()
-        for number in self.NUMBERS:
-            signal.signal(number, lambda number, _frame: self._queue.put(number))
 
     def end(self) -> None:
         """Leave the signals to the system again, so that one still ends the process if something else holds it."""
         for number in self.NUMBERS:
             signal.signal(number, signal.SIG_DFL)
-        self._queue.put(None)
+        signal.set_wakeup_fd(-1)
+        os.write(self._write, b"\0")
         self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
 
     def _follow(self) -> None:
-        while (number := self._queue.get()) is not None:
-            self.received += 1
-            event, timeout = ("draining", None) if self.received == 1 else ("aborting", 0.0)
-            self._theater.request_shutdown(timeout)
-            name = signal.Signals(number).name
-            self._output.event(f"{name}: {event}", event, signal=name)
+        while (number := os.read(self._read, 1)[0]) != 0:
+            if number in self.NUMBERS:  # and not one that an actor handles
+                self.received += 1
+                event, timeout = ("draining", None) if self.received == 1 else ("aborting", 0.0)
+                self._theater.request_shutdown(timeout)
+                name = signal.Signals(number).name
+                self._output.event(f"{name}: {event}", event, signal=name)
 
 
 @app.callback(invoke_without_command=True)

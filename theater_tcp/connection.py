@@ -18,6 +18,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp import errors
+from theater_tcp.actor import Interrupted, LoopActor
 from theater_tcp.connection_state import Event, Mode, Phase, parse_mode
 from theater_tcp.errors import (
     Busy,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine
 
-    from theater_tcp.actor import LoopActor
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.settings import Options
@@ -329,6 +329,10 @@ class Connection(Transport):
             self.end(owner, name, None)
 
     def _called(self, owner: Owner | None, name: str, error: BaseException | None) -> None:
+        if isinstance(error, Interrupted):
+            if self.owner is owner:
+                self.abort_for_shutdown()
+            return
         if error is not None:
             self.network.metrics.callback_failures += 1
             logger.error("%s of %s failed for %s", name, owner, self.peer_address(), exc_info=error)
@@ -623,6 +627,8 @@ class Connection(Transport):
             raise Busy("another receive waits")
         data = self._take(size)
         if data is not None:
+            if self.fin_seen and not self.eof and self.fd >= 0:
+                self.peek()  # the end may be next: the owner hears of it without another receive
             if self.eof or self.reason is not None:
                 self.settle()
             return data
@@ -726,6 +732,8 @@ class Connection(Transport):
         if self.fd >= 0:
             reset_on_close(self.sock)
         if self.owner is None or self._close_told:
+            if self.state.phase is Phase.OPEN:  # its end of stream is being told
+                self.state.apply(Event.FAIL)
             self._leave_owner()
             self.release_socket()
             self._end_if_done()
@@ -769,6 +777,8 @@ class Connection(Transport):
         """The socket is closed: with the owner's last word, the actor's life ends."""
         if self._awaits_activation or self.options.idle_timeout is not None:
             self._forget_deadlines()
+        if self.flush_waiters is not None:
+            self._wake_waiters()  # a handler that waits for room would keep its owner from hearing of the end
         if self.listener is not None:
             self.listener.connection_ended()
         if self.state.phase is Phase.CLOSING:

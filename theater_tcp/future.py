@@ -122,6 +122,11 @@ class Future(pykka.Future[T], Generic[T]):
         """Whether the outcome is there: ``get`` returns or raises at once."""
         return self._value is not _PENDING or self._error is not None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the outcome is an exception."""
+        return self._error is not None
+
     def get(self, *, timeout: float | None = None) -> T:
         """The value, after waiting for it at most ``timeout`` seconds (None: for ever).
 

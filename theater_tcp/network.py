@@ -53,7 +53,7 @@ class Network:
         self.accepted_now = 0
         """Accepted connections whose socket is open: what ``max_connections`` bounds."""
         self.read_buffer = mmap.mmap(-1, READ_BUFFER_SIZE)
-        self._views: dict[int, memoryview] = {}
+        self._view = memoryview(self.read_buffer)
         self.pending_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.pending_expired())
         self.send_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.send_expired())
         self.linger_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.linger_expired())
@@ -62,12 +62,8 @@ class Network:
         self.idle_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.idle_expired())
 
     def read_view(self, limit: int) -> memoryview:
-        """The part of the read buffer that a connection may fill which may hold ``limit`` unread bytes."""
-        size = min(limit, READ_BUFFER_SIZE)
-        view = self._views.get(size)
-        if view is None:
-            view = self._views[size] = memoryview(self.read_buffer)[:size]
-        return view
+        """The part of the read buffer that ``limit`` bytes fit in."""
+        return self._view if limit >= READ_BUFFER_SIZE else self._view[:limit]
 
     def at_limit(self) -> bool:
         """Whether the runtime has as many accepted connections as it may have."""

@@ -96,10 +96,26 @@ class Theater:
         self._thread.start()
         return self
 
-    def run(self) -> None:
-        """Run the event loop on the calling thread; returns when the runtime has gone down."""
+    def run(self, first: Callable[[], object] | None = None) -> None:
+        """Run the event loop on the calling thread; returns when the runtime has gone down.
+
+        Args:
+            first: called on the loop before anything else, to spawn the first actors. A future that it returns
+                (``lambda: theater.spawn_async(Echo)``) is followed.
+
+        Raises:
+            Exception: what ``first`` raised, or its future failed with; the runtime has gone down then.
+        """
         self._begin()
+        began: Future[Any] = Future()
+        if first is not None:
+            began.on_done(lambda _: self.request_shutdown(0) if began.failed else None)
+            self.loop.submit(first, into=began)
         self._run_loop()
+        if began.failed:
+            began.get()
+        if self._failure is not None:
+            raise self._failure
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the runtime has gone down, or the process is interrupted (SIGINT), at most ``timeout`` seconds.
@@ -343,9 +359,9 @@ class _Drain:
             self._aborting = True
             self._theater._clean = False
             logger.warning("%d connections did not end in time and are reset", len(network.connections))
+            self._interrupt(self._theater._spawned())  # first, so that every owner can hear of the end
             for connection in list(network.connections.values()):
                 connection.abort_for_shutdown()
-            self._interrupt(self._theater._spawned())
             self._deadline = self._loop.now + STOP_TIMEOUT
             self._loop.call_later(0.0, self._look)
         elif self._aborting and self._loop.now >= self._deadline:

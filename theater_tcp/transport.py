@@ -143,7 +143,7 @@ class Transport(LoopActor):
         elif mask & (ERROR | HANGUP):
             self._on_hangup()
         elif mask & PEER_SHUTDOWN:
-            self._peek()
+            self.peek()
         else:
             self.update_interest(stop_reading=True)
 
@@ -206,9 +206,9 @@ class Transport(LoopActor):
         if self.output is not None and self.output.size:
             self.flush()
         if self.fd >= 0 and not self.wants_data:
-            self._peek()
+            self.peek()
 
-    def _peek(self) -> None:
+    def peek(self) -> None:
         """See whether the peer's end of stream is next, without taking a byte away from who will receive it."""
         try:
             ahead = self.sock.recv(1, socket.MSG_PEEK)

@@ -143,8 +143,7 @@ class MemorySocket:
 
     def _begin(self, call: str, size: int = 0) -> int:
         """Refuse on a closed socket and let a queued fault happen; the most bytes that the call may move."""
-        if self._descriptor is None:
-            raise _os_error(errno.EBADF)
+        self._check_open()
         faults = self._faults[call]
         if faults:
             fault = faults.popleft()
@@ -152,6 +151,10 @@ class MemorySocket:
                 raise fault
             return min(size, fault)
         return size
+
+    def _check_open(self) -> None:
+        if self._descriptor is None:
+            raise _os_error(errno.EBADF)
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +284,7 @@ class MemorySocket:
 
     def getsockopt(self, level: int, option: int) -> Any:
         """``SO_ERROR`` (and forgets it), or what ``setsockopt`` was told (0: nothing)."""
+        self._check_open()
         if (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR):
             error, self._error = self._error, 0
             return error
@@ -288,6 +292,7 @@ class MemorySocket:
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         """Note the option; ``SO_LINGER`` has its effect."""
+        self._check_open()
         self.options[level, option] = value
 
     def setblocking(self, blocking: bool) -> None:
