@@ -581,11 +581,11 @@ class Connection(Transport):
                     room.get()
                     self.check_owner(handle)
                 limit = self.options.write_buffer_limit
-                while view and (self.output is None or self.output.size <= limit):
-                    self.write(view[:limit])
-                    view = view[limit:]
-                if self.output is not None and self.output.size > limit:
-                    self.drained(handle).on_done(go_on)
+                while view and (free := limit - (self.output.size if self.output is not None else 0)) > 0:
+                    self.write(view[:free])
+                    view = view[free:]
+                if view:
+                    self._wait_for_room().on_done(go_on)
                 else:
                     sent.set(size)
             except TheaterError as error:
@@ -643,11 +643,16 @@ class Connection(Transport):
     def drained(self, handle: Any) -> Future[None]:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.drained`."""
         self.check_owner(handle)
+        if self.output is not None and self.output.size > self.options.write_buffer_limit:
+            return self._wait_for_room()
         future: Future[None] = Future()
-        if self.output is None or self.output.size <= self.options.write_buffer_limit:
-            future.set(None)
-        else:
-            self.flush_waiters = [*(self.flush_waiters or ()), future]
+        future.set(None)
+        return future
+
+    def _wait_for_room(self) -> Future[None]:
+        """A future that is settled when half of ``write_buffer_limit`` is free, or fails with the connection."""
+        future: Future[None] = Future()
+        self.flush_waiters = [*(self.flush_waiters or ()), future]
         return future
 
     def shutdown_write(self, handle: Any) -> None:
