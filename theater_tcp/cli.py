@@ -15,6 +15,7 @@ Texts for people go to stdout and the log to stderr; with ``--json`` both are JS
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -318,7 +319,8 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
     finally:
         signals.end()
         if ready_file is not None:
-            _remove_ready_file(ready_file)
+            with contextlib.suppress(_Wrong):  # how the run ended is told, not what became of its file
+                _remove_ready_file(ready_file)
     output.event("stopped" if clean else "stopped; some connections had to be aborted", "stopped", clean=clean)
     return EXIT_CLEAN if clean else EXIT_ABORTED
 

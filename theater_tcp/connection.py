@@ -53,6 +53,9 @@ logger = logging.getLogger("theater_tcp.connection")
 BURST = 16
 """Callbacks in one turn that was taken on the spot, before other sockets have theirs."""
 
+BULK = 32 << 10
+"""Bytes of one read from which on the next is made without the shared buffer."""
+
 MAX_RECEIVE = (1 << 32) - 1
 """The largest ``max`` of a ``receive``: the interface has it as u32."""
 
@@ -76,11 +79,14 @@ class Connection(Transport):
         "_leftover",
         "_receiver",
         "_turn",
+        "bulk",
         "direct",
         "handle",
         "listener",
         "owner",
     )
+
+    _begun = True  # there is nothing to start
 
     def __init__(
         self,
@@ -105,11 +111,11 @@ class Connection(Transport):
         self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
         self._receiver: tuple[Future[bytes], int, float | None] | None = None
         self._turn: Turn | None = None
+        self.bulk = False  # the last read was of BULK bytes or more
         self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
-        owner.connections[self.actor_urn] = self
-        network.connections[self.actor_urn] = self
+        owner.connections[self] = None
+        network.connections[self] = None
         network.registry[self._actor_ref] = None
-        self._begun = True
         self.actor_inbox.scheduled = False
         if phase is Phase.OPEN:
             self._refresh()
@@ -122,20 +128,24 @@ class Connection(Transport):
             actor: Any = self.owner.loop_actor  # type: ignore[union-attr]  # direct says that there is one
             box = actor.actor_inbox
             if not box.scheduled:
+                network = self.network
                 try:
-                    size = self.sock.recv_into(self.network.read_buffer)
+                    if self.bulk:  # much at a time: the copy costs more than the allocation, and it's the other way
+                        data = self.sock.recv(READ_BUFFER_SIZE)  # round for little
+                    else:
+                        data = network.read_buffer[: self.sock.recv_into(network.read_buffer)]
                 except (BlockingIOError, InterruptedError):
                     return
                 except OSError as error:
                     self.broken(error)
                     return
-                if size:
-                    network = self.network
+                if data:
+                    self.bulk = len(data) >= BULK
                     self.last_activity = network.loop.now
                     box.scheduled = True
                     owner = self.owner
                     try:
-                        outcome = actor.on_data(self.handle, network.read_buffer[:size])
+                        outcome = actor.on_data(self.handle, data)
                         if outcome.__class__ is CoroutineType and not self._drive(actor, outcome, "on_data"):
                             return
                     except BaseException as error:
@@ -144,7 +154,7 @@ class Connection(Transport):
                     box.rest()
                     return
                 self.eof = True
-                if not self.owner.hears("on_close") and not self.options.half_open:  # type: ignore[union-attr]
+                if "on_close" not in self.owner.heard and not self.options.half_open:  # type: ignore[union-attr]
                     self._close_told = True
                     self._end_was_heard()
                     return
@@ -373,7 +383,10 @@ class Connection(Transport):
         elif not self.options.half_open:
             self.state.apply(Event.CLOSE)
             self._leave_owner()
-            self.finish()
+            if self.output is None:
+                self.release_socket()  # the peer has ended, and all is said
+            else:
+                self.finish()
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -513,18 +526,21 @@ class Connection(Transport):
 
     def activate(self, handle: Any) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.activate`."""
-        self.check_owner(handle)
+        if self.handle is not handle:
+            self.check_owner(handle)
         self.state.apply(Event.ACTIVATE)
-        self.opened()
+        if self._awaits_activation or not self._in_callback or self.options.idle_timeout is not None:
+            self.opened()  # else the turn under way settles everything
 
     def set_active(self, handle: Any, mode: str | int) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.set_active`."""
-        self.check_owner(handle)
+        if self.handle is not handle:
+            self.check_owner(handle)
         parsed, count = parse_mode(mode)
         if parsed is not Mode.PASSIVE:
             if self._receiver is not None:
                 raise Busy("a receive waits")
-            if not self.owner.hears("on_data"):  # type: ignore[union-attr]
+            if "on_data" not in self.owner.heard:  # type: ignore[union-attr]
                 raise InvalidArgument(f"{self.owner} has no on_data")
         self.state.set_mode(parsed, count)
         self._count_ran_out = False
@@ -543,8 +559,8 @@ class Connection(Transport):
             raise NoSuchActor(str(target))
         was_pending = self.state.phase is Phase.PENDING
         owner, self.owner = self.owner, target
-        owner.connections.pop(self.actor_urn, None)  # type: ignore[union-attr]
-        target.connections[self.actor_urn] = self
+        owner.connections.pop(self, None)  # type: ignore[union-attr]
+        target.connections[self] = None
         if target is not owner:
             self.handle = target.handle_for(self)
         self._turn = turn
@@ -801,7 +817,7 @@ class Connection(Transport):
     def _leave_owner(self) -> None:
         owner = self.owner
         if owner is not None:
-            owner.connections.pop(self.actor_urn, None)
+            owner.connections.pop(self, None)
         self.owner = self.handle = self._turn = self._announcement = None
         self.direct = self.sends_directly = False
         self._input, self._leftover = None, b""
@@ -829,7 +845,7 @@ class Connection(Transport):
         if self.fd >= 0 or self.owner is not None or self.state.phase is not Phase.CLOSING:
             return
         self.state.apply(Event.RELEASE)
-        self.network.connections.pop(self.actor_urn, None)
+        self.network.connections.pop(self, None)
         if not self.actor_stopped.is_set():
             self.network.registry.pop(self._actor_ref, None)
             self.actor_stopped.set()

@@ -138,7 +138,8 @@ class ConnectionState:
             mode: the new mode; from every mode to every mode.
             count: for ``COUNT``, the chunks to hand over, 1 to :data:`MAX_COUNT`.
         """
-        self.apply(Event.SET_ACTIVE)
+        if self.phase is not Phase.OPEN:
+            self.apply(Event.SET_ACTIVE)
         self.mode, self.count = mode, count
 
     def hand_over(self) -> bool:

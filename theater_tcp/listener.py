@@ -82,8 +82,9 @@ class Listener(LoopActor):
         self.listen_options = listen_options
         self.handle: Any = make_handle(self)
         self.connections_now = 0
+        self._introduces = owner.hears("handle_connection")
         self._accepts: deque[Future[Any]] = deque()
-        self._unheard: dict[str, None] = {}
+        self._unheard: dict[Connection, None] = {}
         self._watching = False
         self._exhausted = False
         self._exhaustion_told = False
@@ -120,7 +121,7 @@ class Listener(LoopActor):
     def heard_of(self, connection: Connection) -> None:
         """The owner begins to handle the announcement of a connection."""
         if self._unheard:
-            self._unheard.pop(connection.actor_urn, None)
+            self._unheard.pop(connection, None)
             if not self._watching:
                 self.resume()
 
@@ -179,7 +180,7 @@ class Listener(LoopActor):
             return
         actor = owner.loop_actor
         if actor is None or actor.actor_inbox.scheduled:
-            self._unheard[connection.actor_urn] = None
+            self._unheard[connection] = None
             connection.wait_for_activation()
             connection.announce("handle_connection")
         else:
@@ -190,12 +191,13 @@ class Listener(LoopActor):
     def _has_taker(self) -> bool:
         if self._accepts:
             return True
-        owner = self.owner
-        return owner is not None and owner.hears("handle_connection") and len(self._unheard) < MAX_UNHEARD
+        return self._introduces and len(self._unheard) < MAX_UNHEARD
 
     def _full(self) -> bool:
         limit = self.listen_options.max_connections
-        return (limit is not None and self.connections_now >= limit) or self.network.at_limit()
+        if limit is not None and self.connections_now >= limit:
+            return True
+        return self.network.accepted_now >= self.network.settings.max_connections
 
     def _may_refuse(self) -> bool:
         """At the limit: whether to go on accepting and reset what comes; if not, the listener waits for room."""

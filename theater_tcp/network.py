@@ -44,8 +44,8 @@ class Network:
         self.draining = False
         """Whether the runtime is going down: nothing is opened any more."""
         self.metrics = Metrics()
-        self.connections: dict[str, Any] = {}
-        """Every connection whose end is not complete, by id."""
+        self.connections: dict[Any, None] = {}
+        """Every connection whose end is not complete, the oldest first."""
         self.listeners: dict[str, Any] = {}
         """Every open listener, by id."""
         self.waiting_listeners: dict[str, Any] = {}

@@ -28,33 +28,29 @@ class Owner:
     Args:
         actor: the actor.
         heard: which of :data:`CALLBACKS` it implements.
-        make_handle: makes the handle by which it operates a connection.
+        handle_for: makes the handle by which it operates a connection, valid as long as it owns that.
         loop_actor: the actor again if it lives on the runtime's loop, else None.
     """
 
-    __slots__ = ("_make_handle", "actor", "alive", "connections", "heard", "listeners", "loop_actor")
+    __slots__ = ("actor", "alive", "connections", "handle_for", "heard", "listeners", "loop_actor")
 
     def __init__(
         self,
         actor: pykka.Actor,
         heard: frozenset[str],
-        make_handle: Callable[[Connection], Any],
+        handle_for: Callable[[Connection], Any],
         loop_actor: LoopActor | None,
     ) -> None:
         self.actor = actor
         self.heard = heard
         self.loop_actor = loop_actor
         self.alive = True
-        self.connections: dict[str, Connection] = {}
+        self.connections: dict[Connection, None] = {}
         self.listeners: dict[str, Any] = {}
-        self._make_handle = make_handle
+        self.handle_for = handle_for
 
     def __str__(self) -> str:
         return str(self.actor)
-
-    def handle_for(self, connection: Connection) -> Any:
-        """A handle of this owner on a connection, valid as long as this owner has it."""
-        return self._make_handle(connection)
 
     def hears(self, callback: str) -> bool:
         """Whether the actor implements a callback."""
@@ -90,16 +86,14 @@ class Ownership:
         self._owners: dict[str, Owner] = {}
         self._heard_by_class: dict[type, frozenset[str]] = {}
 
-    def enrol(
-        self, actor: pykka.Actor, make_handle: Callable[[Connection], Any], loop_actor: LoopActor | None
-    ) -> Owner:
+    def enrol(self, actor: pykka.Actor, handle_for: Callable[[Connection], Any], loop_actor: LoopActor | None) -> Owner:
         """Make an actor known as a possible owner. Any thread may ask."""
         cls = type(actor)
         heard = self._heard_by_class.get(cls)
         if heard is None:
             heard = frozenset(name for name in CALLBACKS if callable(getattr(cls, name, None)))
             self._heard_by_class[cls] = heard
-        owner = self._owners[actor.actor_urn] = Owner(actor, heard, make_handle, loop_actor)
+        owner = self._owners[actor.actor_urn] = Owner(actor, heard, handle_for, loop_actor)
         return owner
 
     def resolve(self, target: pykka.ActorRef[Any] | str) -> Owner:
@@ -129,5 +123,5 @@ class Ownership:
         self._owners.pop(owner.actor.actor_urn, None)
         for listener in list(owner.listeners.values()):
             listener.owner_ended()
-        for connection in list(owner.connections.values()):
+        for connection in list(owner.connections):
             connection.owner_ended()

@@ -70,7 +70,7 @@ class Theater:
         self.loop = loop if loop is not None else EventLoop(name=name)
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
-        self._actors: list[tuple[pykka.ActorRef[Any], pykka.Actor]] = []
+        self._actors: dict[pykka.ActorRef[Any], pykka.Actor] = {}
         self._prune_at = 64
         self._workers = ThreadPoolExecutor(self.settings.worker_threads, thread_name_prefix=f"{name}-worker")
         self._companion = CompanionLoop(f"{name}-asyncio")
@@ -205,9 +205,11 @@ class Theater:
         finally:
             hosting.reset(token)
         with self._lock:
-            self._actors.append((actor.actor_ref, actor))
-            if len(self._actors) >= self._prune_at:  # doubling keeps this O(1) for each spawn, however many live
-                self._actors = [entry for entry in self._actors if entry[0].is_alive()]
+            self._actors[actor.actor_ref] = actor
+            if isinstance(actor, LoopActor):
+                actor.when_ended = self._forget
+            elif len(self._actors) >= self._prune_at:  # doubling keeps this O(1) for each spawn, however many live
+                self._actors = {ref: actor for ref, actor in self._actors.items() if ref.is_alive()}
                 self._prune_at = max(64, 2 * len(self._actors))
         started: Future[pykka.ActorRef[Any]]
         if isinstance(actor, LoopActor):
@@ -314,7 +316,11 @@ class Theater:
 
     def _spawned(self) -> list[pykka.Actor]:
         with self._lock:
-            return [actor for ref, actor in self._actors if ref.is_alive()]
+            return [actor for ref, actor in self._actors.items() if ref.is_alive()]
+
+    def _forget(self, actor: pykka.Actor) -> None:
+        with self._lock:
+            self._actors.pop(actor.actor_ref, None)
 
 
 class _Drain:
@@ -360,7 +366,7 @@ class _Drain:
             self._theater._clean = False
             logger.warning("%d connections did not end in time and are reset", len(network.connections))
             self._interrupt(self._theater._spawned())  # first, so that every owner can hear of the end
-            for connection in list(network.connections.values()):
+            for connection in list(network.connections):
                 connection.abort_for_shutdown()
             self._deadline = self._loop.now + STOP_TIMEOUT
             self._loop.call_later(0.0, self._look)

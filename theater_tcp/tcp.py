@@ -286,7 +286,7 @@ class TcpActor(LoopActor):
     @property
     def connections(self) -> list[ConnectionHandle]:
         """Handles on all connections that this actor owns now."""
-        return [core.handle for core in self._owner.connections.values()]
+        return [core.handle for core in self._owner.connections]
 
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """Await ``call(*args)`` done by one of the runtime's worker threads: for what blocks."""
@@ -302,6 +302,7 @@ class TcpActor(LoopActor):
 
     def _ended(self) -> None:
         self._theater.ownership.ended(self._owner)
+        super()._ended()
 
 
 def open_listener(

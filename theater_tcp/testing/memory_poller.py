@@ -18,12 +18,12 @@ __all__ = ["MemoryPoller"]
 class MemoryPoller:
     """What an :class:`~theater_tcp.event_loop.EventLoop` waits with when its sockets are in memory.
 
-    It never waits: in one thread, nothing becomes ready by itself. Descriptors of the system, as the loop's own wake-up,
-    can be registered and are never ready.
+    It never waits: in one thread, nothing becomes ready by itself. Descriptors of the system, as the loop's own
+    wake-up, can be registered and are never ready.
 
     Args:
-        order: told the ready descriptors of a turn in the order of their registration; it may change that order in place,
-            since epoll promises none.
+        order: told the ready descriptors of a turn in the order of their registration; it may change that order in
+            place, since epoll promises none.
     """
 
     def __init__(self, order: Callable[[list[tuple[int, int]]], object] | None = None) -> None:
@@ -44,7 +44,7 @@ class MemoryPoller:
         Raises:
             RuntimeError: nothing is, and the caller wants to wait for ever.
         """
-        found = []
+        found: list[tuple[int, int]] = []
         for fd, mask in self._masks.items():
             if isinstance(fd, Descriptor) and fd.source.fileno() == fd:  # a closed one is silent
                 ready = fd.source.readiness() & (mask | ERROR | HANGUP)

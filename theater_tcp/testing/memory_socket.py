@@ -1,10 +1,10 @@
 """Stream sockets in memory: what a connection uses of a socket, with Linux' semantics of TCP, and faults on demand.
 
-Theory of operation. A pair has one buffer for each direction. Its first ``receive_capacity`` bytes have arrived at the
-receiver; what is behind them is still in the sender's system, up to ``send_capacity`` bytes. So a receiver that does not
-read slows its sender down, and a reset destroys what had not arrived, as it does on a network. FIN arrives with the last
-byte. With a receive capacity of one byte and no send capacity the pair is *lockstep*: each byte has to be read before
-the next is taken.
+Theory of operation. A pair has one buffer for each direction. Its first ``receive_capacity`` bytes have arrived at
+the receiver; what is behind them is still in the sender's system, up to ``send_capacity`` bytes. So a receiver that
+does not read slows its sender down, and a reset destroys what had not arrived, as it does on a network. FIN arrives
+with the last byte. With a receive capacity of one byte and no send capacity the pair is *lockstep*: each byte has to
+be read before the next is taken.
 
 Errors, end of stream and readiness follow Linux' ``tcp_sendmsg``, ``tcp_recvmsg``, ``tcp_reset``, ``tcp_close`` and
 ``tcp_poll``: bytes that arrived before a reset can still be read, then the error is told once, then comes the end of
@@ -100,8 +100,8 @@ class MemorySocket:
         self.options: dict[tuple[int, int], Any] = {}
         """What ``setsockopt`` was told, by level and option."""
         self.other_end: MemorySocket
-        self._address = address
-        self._peer_address = peer_address
+        self.address = address
+        self.peer_address = peer_address
         self._incoming = incoming
         self._outgoing = outgoing
         self._descriptor: Descriptor | None = Descriptor.of(self)
@@ -112,7 +112,7 @@ class MemorySocket:
 
     def __repr__(self) -> str:
         state = "closed" if self._descriptor is None else "gone" if self._gone else "open"
-        return f"<MemorySocket {self._address} {state}, {len(self._incoming.data)} in, {len(self._outgoing.data)} out>"
+        return f"<MemorySocket {self.address} {state}, {len(self._incoming.data)} in, {len(self._outgoing.data)} out>"
 
     # -- faults ---------------------------------------------------------------------------------------------------
 
@@ -229,12 +229,20 @@ class MemorySocket:
             return
         lingers, seconds = _LINGER.unpack(self.options.get((socket.SOL_SOCKET, socket.SO_LINGER), bytes(_LINGER.size)))
         if self._incoming.data or (lingers and seconds == 0):
-            self._gone = True
-            self._outgoing.lose_what_is_on_its_way()
-            self.other_end._reset()
+            self._send_reset()
         else:
             self._outgoing.fin = True
             self._look_for_the_end()
+
+    def abort(self) -> None:
+        """RST, at once: as ``close`` with a linger time of 0."""
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(1, 0))
+        self.close()
+
+    def _send_reset(self) -> None:
+        self._gone = True
+        self._outgoing.lose_what_is_on_its_way()
+        self.other_end._reset()
 
     def _reset(self) -> None:
         """RST has come. EPIPE after the peer's FIN, since then only writing can still fail (``tcp_reset``)."""
@@ -275,12 +283,12 @@ class MemorySocket:
         self._begin("getpeername")
         if self._gone:
             raise _os_error(errno.ENOTCONN)
-        return self._peer_address
+        return self.peer_address
 
     def getsockname(self) -> Any:
         """The own socket address."""
         self._begin("getsockname")
-        return self._address
+        return self.address
 
     def getsockopt(self, level: int, option: int) -> Any:
         """``SO_ERROR`` (and forgets it), or what ``setsockopt`` was told (0: nothing)."""
