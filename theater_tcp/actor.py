@@ -128,7 +128,15 @@ class _Call:
 
 
 class Interrupted(ActorDeadError):
-    """The handler was ended by :meth:`LoopActor.interrupt`."""
+    """The handler was ended by :meth:`LoopActor.actor_interrupt`."""
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(("_", "actor_")) and not name.startswith("__")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class LoopActor(pykka.Actor):
@@ -142,12 +150,10 @@ class LoopActor(pykka.Actor):
     # In slots, since every actor has them and the machinery reads them; a subclass has its own fields as ever.
     __slots__ = ("_actor_ref", "actor_inbox", "actor_stopped")
 
-    _task: Task | None = None  # the handler that waits
-    _begun = False
-    _started: Future[pykka.ActorRef[Any]] | None = None
+    _actor_task: Task | None = None  # the handler that waits
+    _actor_begun = False
+    _actor_started: Future[pykka.ActorRef[Any]] | None = None
     actor_inbox: Mailbox
-    when_ended: Callable[[Any], object] | None = None
-    """Called with the actor when its life is over; set by who keeps track of it."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         host = hosting.get(None)
@@ -173,6 +179,16 @@ class LoopActor(pykka.Actor):
         actor._launch()
         return actor._actor_ref
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose methods would hide private ones of the runtime or of pykka, which would break it."""
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.partition(".")[0] == "theater_tcp":
+            return
+        ours = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] in ("theater_tcp", "pykka")]
+        for name, member in vars(cls).items():
+            if callable(member) and _is_private(name) and any(name in vars(base) for base in ours):
+                raise TypeError(f"{cls.__name__}.{name} hides a method of the runtime: give it another name")
+
     # -- for actors to use ----------------------------------------------------------------------------------------
 
     def call_later(self, seconds: float, call: Callable[..., Any], *args: Any) -> Timer:
@@ -192,25 +208,25 @@ class LoopActor(pykka.Actor):
 
     # -- for the machinery ----------------------------------------------------------------------------------------
 
-    def launch(self) -> Future[pykka.ActorRef[Any]]:
-        """Start; the future is settled when ``on_start`` has returned, and fails with what it raised. Any thread."""
-        self._started = started = Future[pykka.ActorRef[Any]]()
-        self._launch()
-        return started
+    def actor_launch_now(self) -> Future[pykka.ActorRef[Any]]:
+        """Start on the loop's thread: ``on_start`` runs before this returns, up to its first wait.
 
-    def launch_now(self) -> Future[pykka.ActorRef[Any]]:
-        """Start on the loop's thread: ``on_start`` runs before this returns, up to its first wait."""
-        self._started = started = Future[pykka.ActorRef[Any]]()
+        Returns:
+            a future of the reference, settled when ``on_start`` has returned, and failed with what it raised.
+        """
+        self._actor_started = started = Future[pykka.ActorRef[Any]]()
         pykka_internals.registry().append(self._actor_ref)
-        self.run_turn()
+        self.actor_run_turn()
         return started
 
     @property
-    def starting(self) -> bool:
+    def actor_starting(self) -> bool:
         """Whether ``on_start`` has not returned yet."""
-        return self._started is not None
+        return self._actor_started is not None
 
-    def drive(self, coroutine: Coroutine[Any, Any, Any], finished: Callable[[Any, BaseException | None], None]) -> bool:
+    def actor_drive(
+        self, coroutine: Coroutine[Any, Any, Any], finished: Callable[[Any, BaseException | None], None]
+    ) -> bool:
         """Run a coroutine in a turn which the caller took (see :mod:`theater_tcp.mailbox`).
 
         Args:
@@ -222,10 +238,10 @@ class LoopActor(pykka.Actor):
         """
 
         def end(value: Any, error: BaseException | None) -> None:
-            waited = self._task is not None
-            self._task = None
+            waited = self._actor_task is not None
+            self._actor_task = None
             if error is not None and not isinstance(error, Exception):
-                self.end_everything(error)
+                self.actor_end_everything(error)
             finished(value, error)
             if waited:
                 self._go_on()
@@ -233,28 +249,46 @@ class LoopActor(pykka.Actor):
         task = Task(self.actor_inbox.loop, coroutine, end)
         task.step()
         if not task.done:
-            self._task = task
+            self._actor_task = task
         return task.done
 
-    def interrupt(self) -> None:
+    def actor_interrupt(self) -> None:
         """End the handler that waits, if one does; who asked for its result gets ``ActorDeadError``."""
-        if self._task is not None:
-            self._task.cancel(Interrupted(f"{self} was interrupted"))
+        if self._actor_task is not None:
+            self._actor_task.cancel(Interrupted(f"{self} was interrupted"))
 
-    def end_everything(self, error: BaseException) -> None:
+    def actor_end_everything(self, error: BaseException) -> None:
         """What pykka does when a handler raises no ``Exception`` but ``SystemExit`` and the like: stop all actors."""
         logger.debug("%r in %s: stopping all actors", error, self)
-        self._stop()
-        ActorRegistry.stop_all(block=False)
         envelope = self.actor_inbox.current
-        if envelope is not None and envelope.reply_to is not None:
+        reply_to = None
+        if envelope is not None:
             reply_to, envelope.reply_to = envelope.reply_to, None
-            reply_to.set_exception((type(error), error, error.__traceback__))
+        if not self.actor_stopped.is_set():
+            try:
+                self._stop()
+            except BaseException as another:  # on_stop is of the same mind: more than all can't be stopped
+                logger.debug("%r in on_stop of %s", another, self)
+        ActorRegistry.stop_all(block=False)
+        if isinstance(error, KeyboardInterrupt):  # meant for the program: whoever runs the loop gets it
+            self.actor_inbox.loop.call_soon(partial(_raise, error))
+        if reply_to is not None:
+            reply_to.set_exception_value(error)
+        self.actor_inbox.schedule()  # for the end of its life: the turn under way may be a connection's
+
+    def actor_abandon(self) -> None:
+        """The loop has ended under this actor: no turn will come any more, and whoever asks or has asked is told so."""
+        pykka_internals.registry().remove(self._actor_ref)
+        self.actor_stopped.set()
+        self.actor_interrupt()
+        box = self.actor_inbox
+        if box.first is not None and box.first.reply_to is not None:  # the interrupted handler's asker
+            box.first.reply_to.set_exception_value(ActorDeadError(f"{self} ended with its event loop"))
+        box.close()
 
     def _ended(self) -> None:
-        """The last thing in the actor's life, after ``on_stop`` or ``on_failure``; for subclasses to extend."""
-        if self.when_ended is not None:
-            self.when_ended(self)
+        """The last thing in the actor's life, after ``on_stop`` or ``on_failure``. For classes built on this one; may
+        come twice."""
 
     # -- pykka's private hooks ------------------------------------------------------------------------------------
 
@@ -273,22 +307,26 @@ class LoopActor(pykka.Actor):
     def _start_actor_loop(self) -> None:
         self.actor_inbox.schedule()
 
-    def run_turn(self) -> None:
+    def actor_run_turn(self) -> None:
         """One turn on the loop: at most ``TURN`` messages, handled by pykka's own loop."""
         box = self.actor_inbox
-        if not self._begun:
-            self._begun = True
+        if box.closed:
+            return  # the turn before this one ended its life
+        if not self._actor_begun:
+            self._actor_begun = True
             self._actor_loop_setup()
-            if self._task is not None:
+            if self._actor_task is not None:
                 return  # on_start waits
         box.budget = TURN
         try:
             self._actor_loop_running()
         except Idle:
-            if self._task is None:  # else a handler waits, and the mailbox with it
+            if self._actor_task is None:  # else a handler waits, and the mailbox with it
                 box.rest()
             return
-        if self._task is None:  # else on_stop waits
+        except BaseException as error:  # on_failure raised SystemExit or its like
+            self.actor_end_everything(error)
+        if self._actor_task is None:  # else on_stop waits
             self._end_life()
 
     def _go_on(self) -> None:
@@ -300,12 +338,6 @@ class LoopActor(pykka.Actor):
 
     def _end_life(self) -> None:
         box = self.actor_inbox
-        if box.first is not None:  # on_stop had to wait: answer who asked the actor to stop
-            last = box.get()
-            if last.message.error is not None:
-                self._handle_failure(type(last.message.error), last.message.error, last.message.error.__traceback__)
-            if last.reply_to is not None:
-                last.reply_to.set(None)
         try:
             if box.queue:
                 box.budget = len(box.queue)
@@ -323,12 +355,12 @@ class LoopActor(pykka.Actor):
             self._report_start(error)
         else:
             if outcome.__class__ is CoroutineType:
-                self.drive(outcome, lambda _, error: self._report_start(error))
+                self.actor_drive(outcome, lambda _, error: self._report_start(error))
             else:
                 self._report_start(None)
 
     def _report_start(self, error: BaseException | None) -> None:
-        started, self._started = self._started, None
+        started, self._actor_started = self._actor_started, None
         if error is None:
             if started is not None:
                 started.set(self._actor_ref)
@@ -353,7 +385,7 @@ class LoopActor(pykka.Actor):
         except Exception:
             raise  # by pykka's rules: to the asker, or to on_failure
         except BaseException as error:
-            self.end_everything(error)
+            self.actor_end_everything(error)
             return None
         return outcome
 
@@ -367,8 +399,8 @@ class LoopActor(pykka.Actor):
         def end(value: Any, error: BaseException | None) -> None:
             nonlocal outcome
             outcome = _Outcome(value, error)
-            if self._task is not None:
-                self._task = None
+            if self._actor_task is not None:
+                self._actor_task = None
                 box.first = pykka_internals.Envelope(outcome, reply_to=reply_to)
                 box.schedule()
 
@@ -376,15 +408,32 @@ class LoopActor(pykka.Actor):
         task.step()
         if outcome is not None:
             return outcome.unwrap()
-        self._task = task
+        self._actor_task = task
         envelope.reply_to = None  # else pykka would answer it now
         box.budget = 0
         return None
 
-    def _stop(self) -> Any:
+    def _stop(self) -> None:
         pykka_internals.registry().remove(self._actor_ref)
         self.actor_stopped.set()
+        outcome = None
         try:
-            return cast("Any", self.on_stop)()  # a coroutine is driven on by _handle_receive
+            outcome = cast("Any", self.on_stop)()
         except Exception as error:
             self._handle_failure(type(error), error, error.__traceback__)
+        if outcome.__class__ is not CoroutineType:
+            self._ended()  # before pykka answers: who has stopped an actor finds its listeners closed
+            return
+        envelope = self.actor_inbox.current
+        reply_to = None
+        if envelope is not None:  # who asked the actor to stop is answered when on_stop has ended
+            reply_to, envelope.reply_to = envelope.reply_to, None
+
+        def finished(_: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._handle_failure(type(error), error, error.__traceback__)
+            self._ended()
+            if reply_to is not None:
+                reply_to.set(None)
+
+        self.actor_drive(cast("Any", outcome), finished)

@@ -6,6 +6,7 @@ The other way needs nothing: an asyncio task awaits the runtime's futures as the
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CompanionLoop"]
 
+logger = logging.getLogger("theater_tcp.asyncio_bridge")
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that coroutines may take to end after they were cancelled."""
+
 
 class CompanionLoop:
     """An asyncio loop on a daemon thread, started when it is first needed."""
@@ -28,6 +34,7 @@ class CompanionLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._ended = False
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """A future of what the coroutine returns. Any thread may ask."""
@@ -39,7 +46,7 @@ class CompanionLoop:
                 return outcome
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
             running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
@@ -57,20 +64,29 @@ class CompanionLoop:
         return outcome
 
     def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel what runs and end the thread. A coroutine that lets neither happen is left to its daemon thread."""
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        asyncio.run_coroutine_threadsafe(self._end(), loop)
+        thread.join(CLOSE_TIMEOUT)
+        if thread.is_alive():
+            logger.warning("a coroutine on the asyncio loop did not end in %g s", CLOSE_TIMEOUT)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._ended:
+            try:
+                loop.run_forever()
+            except BaseException as error:  # SystemExit in a coroutine: its awaiter has it, the others go on
+                logger.debug("%r on the asyncio loop", error)
         loop.close()
 
-
-async def _cancel_others() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._ended = True
+        asyncio.get_running_loop().stop()

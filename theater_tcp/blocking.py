@@ -209,13 +209,13 @@ class TcpMixin(pykka.Actor):
             raise RuntimeError(f"{type(self).__name__} lives in a Theater: start it by theater.spawn(...)")
         super().__init__(*args, **kwargs)
         self._theater: Theater = theater
-        self._owner = theater.ownership.enrol(self, BlockingConnectionHandle, None)
-        self._tcp = BlockingTcp(theater.network, self._owner)
+        self._theater_owner = theater.ownership.enrol(self, BlockingConnectionHandle, None)
+        self._theater_tcp = BlockingTcp(theater.network, self._theater_owner)
 
     @property
     def tcp(self) -> BlockingTcp:
         """The TCP interface."""
-        return self._tcp
+        return self._theater_tcp
 
     @property
     def theater(self) -> Theater:
@@ -239,9 +239,9 @@ class TcpMixin(pykka.Actor):
             if not isinstance(error, Exception):
                 raise  # SystemExit and its like: pykka stops all actors
         finally:
-            loop.call_soon(partial(connection.end, self._owner, callback.name, failure))
+            loop.call_soon(partial(connection.end, self._theater_owner, callback.name, failure))
 
     def _actor_loop_teardown(self) -> None:
         super()._actor_loop_teardown()
         network = self._theater.network
-        network.loop.call_soon(partial(self._theater.ownership.ended, self._owner))
+        network.loop.call_soon(partial(self._theater.ownership.ended, self._theater_owner))

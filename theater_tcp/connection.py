@@ -36,6 +36,7 @@ from theater_tcp.future import Future
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
+from theater_tcp.settings import Options, check_field
 from theater_tcp.transport import Transport, apply_to_socket, reset_on_close
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
-    from theater_tcp.settings import Options
 
 __all__ = ["Connection"]
 
@@ -86,7 +86,7 @@ class Connection(Transport):
         "owner",
     )
 
-    _begun = True  # there is nothing to start
+    _actor_begun = True  # there is nothing to start
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Connection(Transport):
                         self.settle()
                     box.rest()
                     return
-                self.eof = True
+                self.eof = True  # `direct` says that nothing was cut
                 if "on_close" not in self.owner.heard and not self.options.half_open:  # type: ignore[union-attr]
                     self._close_told = True
                     self._end_was_heard()
@@ -322,7 +322,7 @@ class Connection(Transport):
 
     def _drive(self, actor: LoopActor, coroutine: CoroutineType[Any, Any, Any], name: str) -> bool:
         owner = self.owner
-        if actor.drive(coroutine, lambda _, error: self.end(owner, name, error)):
+        if actor.actor_drive(coroutine, lambda _, error: self.end(owner, name, error)):
             return True
         self.update_interest()
         return False
@@ -347,7 +347,7 @@ class Connection(Transport):
             self.network.metrics.callback_failures += 1
             logger.error("%s of %s failed for %s", name, owner, self.peer_address(), exc_info=error)
             if not isinstance(error, Exception) and owner is not None and owner.loop_actor is not None:
-                owner.loop_actor.end_everything(error)
+                owner.loop_actor.actor_end_everything(error)
         if self.owner is not owner or owner is None:
             return  # closed or transferred by the callback: it isn't this owner's any more
         if name == "on_close":
@@ -397,12 +397,15 @@ class Connection(Transport):
             self.direct = self.sends_directly = False
             return
         raw = options.framing == "raw"
-        self.sends_directly = raw and self.output is None and not self.write_closed and options.idle_timeout is None
+        self.sends_directly = (
+            raw and self.output is None and not self.write_closed and self.cut is None and options.idle_timeout is None
+        )
         self.direct = (
             state.mode is Mode.ACTIVE
             and raw
             and owner.loop_actor is not None
             and not self.eof
+            and self.cut is None
             and not self._leftover
             and not self._input
             and self._turn is None
@@ -470,6 +473,7 @@ class Connection(Transport):
 
     def _take(self, size: int) -> bytes | None:
         """What a ``receive`` gets: 1 to ``size`` bytes, b"" at the end of the stream, None if it has to wait."""
+        closing = self.state.phase is Phase.CLOSING
         if not self._leftover and not self._input and self.options.framing == "raw":
             chunk = self.read(min(size, self.options.read_buffer_limit))
         else:
@@ -478,7 +482,7 @@ class Connection(Transport):
                 chunk, self._leftover = chunk[:size], chunk[size:]
         if chunk:
             return chunk
-        if self.state.phase is Phase.CLOSING:
+        if closing:
             raise Closed
         if self.reason is not None:
             raise self.error()
@@ -529,7 +533,7 @@ class Connection(Transport):
         if self.handle is not handle:
             self.check_owner(handle)
         self.state.apply(Event.ACTIVATE)
-        if self._awaits_activation or not self._in_callback or self.options.idle_timeout is not None:
+        if self._awaits_activation or self.fin_seen or not self._in_callback or self.options.idle_timeout is not None:
             self.opened()  # else the turn under way settles everything
 
     def set_active(self, handle: Any, mode: str | int) -> None:
@@ -641,7 +645,13 @@ class Connection(Transport):
         self.state.check(Event.RECEIVE)
         if self._receiver is not None:
             raise Busy("another receive waits")
-        data = self._take(size)
+        if timeout is not None:
+            check_field(Options, "receive_timeout", timeout)
+        try:
+            data = self._take(size)
+        except TheaterError:
+            self.settle()  # the owner hears of the end beside
+            raise
         if data is not None:
             if self.fin_seen and not self.eof and self.fd >= 0:
                 self.peek()  # the end may be next: the owner hears of it without another receive
@@ -731,6 +741,7 @@ class Connection(Transport):
         if self.state.phase is Phase.CLOSING and self.reason is not None:
             return
         self.state.apply(Event.FAIL)
+        self._count_ran_out = False
         if self.reason is None:
             self.reason = reason
         self.direct = self.sends_directly = False
@@ -763,6 +774,7 @@ class Connection(Transport):
 
     def output_failed(self, reason: str) -> None:
         """Some of the output is lost: with the socket, or because the peer takes nothing."""
+        self.direct = False
         if reason == "timeout":
             self.fail(reason)
         elif self.flush_waiters:
@@ -856,6 +868,7 @@ class Connection(Transport):
 
     def opened(self) -> None:
         """The connection is open from now on."""
+        self.fin_seen = False  # what was seen while it was pending is looked at again
         if self._awaits_activation:
             self._awaits_activation = False
             self.network.pending_deadlines.clear(self, self.options.pending_timeout)

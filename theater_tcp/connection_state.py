@@ -127,7 +127,8 @@ class ConnectionState:
 
     def apply(self, event: Event) -> None:
         """Let ``event`` happen. Errors as :meth:`check`; whoever gets a connection by transfer finds it passive."""
-        self.phase = TRANSITIONS.get((self.phase, event)) or self.check(event)
+        phase = TRANSITIONS.get((self.phase, event))
+        self.phase = self.check(event) if phase is None or event is Event.RECEIVE else phase
         if event is Event.TRANSFER:
             self.mode, self.count = Mode.PASSIVE, 0
 

@@ -16,7 +16,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.address import Address, HostPort, UnixPath
-from theater_tcp.errors import ShutDown, TheaterError, TimedOut, from_os_error
+from theater_tcp.errors import ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
 from theater_tcp.future import Future
 from theater_tcp.poller import WRITE
 
@@ -115,6 +115,8 @@ class Connector:
                 targets = self._resolver(address.host, address.port)
             except OSError as error:
                 self._loop.call_soon(partial(race.fail, from_os_error(error, str(address))))
+            except Exception as error:  # a name that getaddrinfo can't even encode (UnicodeError)
+                self._loop.call_soon(partial(race.fail, Unreachable(f"{address}: {error}")))
             else:
                 self._loop.call_soon(partial(race.run, targets))
 
@@ -187,7 +189,7 @@ class Race:
                 self._next_attempt = self._loop.call_later(self._delay, self._start_next)
             return
         if not self._running and not self._done:
-            self.fail(self._last_error or from_os_error(OSError(errno.EADDRNOTAVAIL, "no address"), self._name))
+            self.fail(self._last_error or Unreachable(f"{self._name}: the name has no address"))
 
     def _ready(self, fd: int, _mask: int) -> None:
         sock = self._running[fd]

@@ -157,6 +157,7 @@ class EventLoop:
         self._next_due = FOREVER
         self.stopping = False
         """Whether :meth:`stop` was asked for."""
+        self._wake_lock = threading.RLock()  # a signal's handler may wake the loop while its thread does
         self._open_wake_up()
 
     # -- readiness ------------------------------------------------------------------------------------------------
@@ -206,8 +207,10 @@ class EventLoop:
 
     def wake(self) -> None:
         """End the loop's sleep. Any thread may ask."""
-        self.sleeping = False
-        os.write(self._wake_write, b"\x01\0\0\0\0\0\0\0")  # an eventfd wants eight bytes, a socket takes any
+        with self._wake_lock:  # or a late wake-up would write into a descriptor that is somebody else's by now
+            self.sleeping = False
+            if not self.closed:
+                os.write(self._wake_write, b"\x01\0\0\0\0\0\0\0")  # an eventfd wants eight bytes, a socket takes any
 
     # -- timers ---------------------------------------------------------------------------------------------------
 
@@ -252,6 +255,7 @@ class EventLoop:
 
     def leave(self) -> None:
         """The calling thread does not run the loop any more."""
+        self.sleeping = False  # an interrupt may have ended the sleep
         _here.loop = None
         self.thread_id = None
 
@@ -293,9 +297,10 @@ class EventLoop:
 
     def close(self) -> None:
         """Give the descriptors back. Calls that nobody ran any more fail with :class:`ShutDown`."""
-        if self.closed:
-            return
-        self.closed = True
+        with self._wake_lock:
+            if self.closed:
+                return
+            self.closed = True
         self._refuse_leftovers()
         self._handlers.clear()
         self.poller.close()
@@ -307,11 +312,13 @@ class EventLoop:
     def _run_due(self, now: float) -> None:
         self._next_due = FOREVER
         timers = self._timers
+        due = []  # taken off before any is called: a call that sets a timer of no delay must not keep the loop here
         while timers and timers[0][0] <= now:
-            call = heapq.heappop(timers)[2].call
-            if call is not None:
+            due.append(heapq.heappop(timers)[2])
+        for timer in due:
+            if timer.call is not None:
                 try:
-                    call()
+                    timer.call()
                 except Exception:
                     logger.exception("a timer's call failed")
         if timers:

@@ -55,7 +55,7 @@ class InputBuffer:
     def __len__(self) -> int:
         return len(self._data) - self._start
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Append what was read."""
         self._data += data
 

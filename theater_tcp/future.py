@@ -14,6 +14,7 @@ import queue
 import sys
 import threading
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pykka
@@ -22,10 +23,10 @@ from theater_tcp.errors import BlockingCall
 from theater_tcp.event_loop import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
-__all__ = ["Future", "refuse_to_block"]
+__all__ = ["Future", "arrival_of", "refuse_to_block"]
 
 logger = logging.getLogger("theater_tcp.future")
 
@@ -33,9 +34,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PENDING: Any = object()
-_guard = threading.Lock()
+_guard = threading.RLock()
 """Held for a few instructions when a waiter comes or a future is settled: one lock for all, since a lock for each
-future costs more than the rare wait for this one."""
+future costs more than the rare wait for this one. Reentrant: the garbage collector or a signal may run foreign code
+anywhere, here too."""
 
 
 def refuse_to_block(what: str) -> None:
@@ -64,6 +66,7 @@ class Future(pykka.Future[T], Generic[T]):
 
     _value: Any = _PENDING
     _error: BaseException | None = None
+    _traceback: TracebackType | None = None
     _unseen: _Unseen | None = None
     _waiters: list[Callable[[Future[T]], object]] | None = None
     _hook: Callable[[float | None], T] | None = None
@@ -102,6 +105,7 @@ class Future(pykka.Future[T], Generic[T]):
             if self._value is not _PENDING or self._error is not None or self._hook is not None:
                 raise queue.Full("the future is settled already")
             self._error = error
+            self._traceback = error.__traceback__
             waiters, self._waiters = self._waiters, None
             if not waiters:
                 self._unseen = _Unseen(error)
@@ -114,6 +118,9 @@ class Future(pykka.Future[T], Generic[T]):
             if self._value is not _PENDING or self._error is not None:
                 raise queue.Full("the future is settled already")
             self._hook = func
+            waiters, self._waiters = self._waiters, None
+        if waiters:
+            self._call(waiters)
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -135,16 +142,15 @@ class Future(pykka.Future[T], Generic[T]):
             BlockingCall: it is not there yet, and this is the thread of an event loop.
             Exception: what the future was settled with.
         """
-        if self._hook is not None:
-            if self._value is _PENDING:
-                self._value = self._hook(timeout)
-            return cast("T", self._value)
-        if self._value is _PENDING and self._error is None:
+        if self._hook is None and not self.done:
             self._block(timeout)
-        return self._result()
+        return self._result(timeout)
 
     def on_done(self, call: Callable[[Future[T]], object]) -> None:
         """Call ``call(self)`` when the outcome is there: at once, or on the thread that settles it."""
+        if self._hook is not None:
+            _when_all(self._sources, partial(call, self))
+            return
         with _guard:
             if not self.done:
                 if self._waiters is None:
@@ -194,12 +200,14 @@ class Future(pykka.Future[T], Generic[T]):
         derived._sources = sources
         return derived
 
-    def _result(self) -> T:
+    def _result(self, timeout: float | None = None) -> T:
+        if self._hook is not None and self._value is _PENDING:
+            self._value = self._hook(timeout)
         if self._error is not None:
             if self._unseen is not None:
                 self._unseen.error = None
                 self._unseen = None
-            raise self._error
+            raise self._error.with_traceback(self._traceback)  # or it would grow with each who looks
         return cast("T", self._value)
 
     def _copy_to(self, other: Future[Any], instead: Any) -> None:
@@ -214,9 +222,16 @@ class Future(pykka.Future[T], Generic[T]):
         refuse_to_block("get() of an unsettled future")
         gate = threading.Lock()
         gate.acquire()
-        self.on_done(lambda _: gate.release())
-        if not gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)) and not self.done:
-            raise pykka.Timeout(f"{timeout} seconds")
+
+        def arrived(_: Future[T]) -> None:
+            gate.release()
+
+        self.on_done(arrived)
+        if not gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            with _guard:
+                if self._waiters is not None:
+                    self._waiters.remove(arrived)  # a failure that comes now is one that nobody waits for
+                    raise pykka.Timeout(f"{timeout} seconds")
 
     def _call(self, waiters: list[Callable[[Future[T]], object]]) -> None:
         for call in waiters:
@@ -241,3 +256,30 @@ class Future(pykka.Future[T], Generic[T]):
 
         self.on_done(tell)
         return arrived
+
+
+def _when_all(sources: Sequence[pykka.Future[Any]], call: Callable[[], object]) -> None:
+    """Call ``call()`` when every one of the futures has its outcome."""
+    if not sources:
+        call()
+        return
+    first, *others = sources
+    arrival_of(first).on_done(lambda _: _when_all(others, call))
+
+
+def arrival_of(future: pykka.Future[Any]) -> Future[Any]:
+    """A future of this kind with the outcome of any future of pykka's; a thread waits for one of another kind."""
+    if isinstance(future, Future):
+        return future
+    arrived: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            value = future.get()
+        except BaseException as error:
+            arrived.set_exception_value(error)
+        else:
+            arrived.set(value)
+
+    threading.Thread(target=wait, name="await-pykka-future", daemon=True).start()
+    return arrived

@@ -69,7 +69,7 @@ class Listener(LoopActor):
         make_handle: Any,
     ) -> None:
         self._settle(network.loop)
-        self._begun = True
+        self._actor_begun = True
         self.actor_inbox.scheduled = False
         self.network = network
         self.sock = sock

@@ -106,15 +106,14 @@ def _remove_stale(address: UnixPath) -> None:
     """Remove a socket's file that nobody listens at; anything else in its place is in use."""
     if not stat.S_ISSOCK(os.lstat(address.path).st_mode):
         raise AddressInUse(f"{address}: there is a file that is no socket")
-    probe = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe = socket.SocketType(socket.AF_UNIX, socket.SOCK_DGRAM)  # no stream socket: a living listener isn't bothered
     try:
-        probe.setblocking(False)
         probe.connect(address.path)
     except ConnectionRefusedError:
         os.unlink(address.path)
         return
     except OSError:
-        pass  # EAGAIN: its backlog is full, so somebody does listen
+        pass  # EPROTOTYPE: a stream socket lives there
     finally:
         probe.close()
     raise AddressInUse(str(address))

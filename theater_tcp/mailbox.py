@@ -25,7 +25,7 @@ __all__ = ["Idle", "Mailbox", "StopFlag"]
 TURN = 64
 """Messages that an actor may handle before the others have their turn."""
 
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal's handler may tell an actor while its thread does
 
 
 class Idle(BaseException):
@@ -35,7 +35,7 @@ class Idle(BaseException):
 class TakesTurns(Protocol):
     """An actor, as its mailbox sees it."""
 
-    def run_turn(self) -> None: ...
+    def actor_run_turn(self) -> None: ...
 
 
 class Mailbox:
@@ -43,7 +43,7 @@ class Mailbox:
 
     Args:
         loop: the event loop that gives the actor its turns.
-        actor: its ``run_turn`` is called on the loop's thread for each.
+        actor: its ``actor_run_turn`` is called on the loop's thread for each.
     """
 
     __slots__ = ("actor", "budget", "closed", "current", "first", "loop", "queue", "scheduled")
@@ -95,7 +95,7 @@ class Mailbox:
     def schedule(self) -> None:
         """Ask the loop for a turn; ``scheduled`` must be true already."""
         if self.actor is not None:
-            self.loop.call_soon(self.actor.run_turn)
+            self.loop.call_soon(self.actor.actor_run_turn)
 
     def rest(self) -> None:
         """End a turn: let go of the actor, or ask for another turn if messages have come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import pykka
 from pykka.messages import ProxyCall
@@ -32,7 +33,7 @@ class Owner:
         loop_actor: the actor again if it lives on the runtime's loop, else None.
     """
 
-    __slots__ = ("actor", "alive", "connections", "handle_for", "heard", "listeners", "loop_actor")
+    __slots__ = ("__weakref__", "actor", "alive", "connections", "handle_for", "heard", "listeners", "loop_actor")
 
     def __init__(
         self,
@@ -83,7 +84,8 @@ class Ownership:
     """The owners of one runtime. All on the loop's thread, but for :meth:`enrol`."""
 
     def __init__(self) -> None:
-        self._owners: dict[str, Owner] = {}
+        # Weak, so that an actor whose constructor raised after it was enrolled leaves nothing behind.
+        self._owners: WeakValueDictionary[str, Owner] = WeakValueDictionary()
         self._heard_by_class: dict[type, frozenset[str]] = {}
 
     def enrol(self, actor: pykka.Actor, handle_for: Callable[[Connection], Any], loop_actor: LoopActor | None) -> Owner:

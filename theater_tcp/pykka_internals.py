@@ -26,7 +26,7 @@ from pykka.messages import ProxyCall, _ActorStop
 
 from theater_tcp.errors import BlockingCall
 from theater_tcp.event_loop import running_loop
-from theater_tcp.future import Future
+from theater_tcp.future import Future, arrival_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -124,6 +124,8 @@ def _guarded(get: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return get(self, timeout=0)
         except pykka.Timeout:
+            if self._result is not None:
+                raise  # that is its outcome
             raise BlockingCall("get() of an unsettled future would block the event loop; await it instead") from None
 
     return guarded
@@ -133,18 +135,7 @@ def _await_in_a_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
     def awaiting(self: ThreadingFuture[Any]) -> Generator[Any, Any, Any]:
         if running_loop() is None:
             return cast("Generator[Any, Any, Any]", plain(self))
-        arrived: Future[Any] = Future()
-
-        def wait() -> None:
-            try:
-                value = self.get()
-            except BaseException as error:
-                arrived.set_exception_value(error)
-            else:
-                arrived.set(value)
-
-        threading.Thread(target=wait, name="await-pykka-future", daemon=True).start()
-        return arrived.__await__()
+        return arrival_of(self).__await__()
 
     return awaiting
 
@@ -166,6 +157,8 @@ def _self_test() -> None:
     envelope = Envelope(ProxyCall(attr_path=("x",), args=(), kwargs={}), reply_to=None)
     if not hasattr(envelope, "message") or not hasattr(envelope, "reply_to"):
         missing.append("Envelope.message/reply_to")
+    if not hasattr(ThreadingFuture(), "_result"):
+        missing.append("ThreadingFuture._result")
     if missing:
         raise ImportError(f"pykka {version('pykka')} is not supported: it has no {', '.join(missing)}")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+from weakref import WeakSet
 
 import msgspec
 import pykka
@@ -24,10 +24,12 @@ from theater_tcp.blocking import BlockingListenerHandle
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future
+from theater_tcp.mailbox import Mailbox
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
 from theater_tcp.settings import Settings
 from theater_tcp.tcp import ListenerHandle, open_listener
+from theater_tcp.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -70,9 +72,8 @@ class Theater:
         self.loop = loop if loop is not None else EventLoop(name=name)
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
-        self._actors: dict[pykka.ActorRef[Any], pykka.Actor] = {}
-        self._prune_at = 64
-        self._workers = ThreadPoolExecutor(self.settings.worker_threads, thread_name_prefix=f"{name}-worker")
+        self._with_threads: WeakSet[pykka.ActorRef[Any]] = WeakSet()
+        self._workers = Workers(self.settings.worker_threads, f"{name}-worker")
         self._companion = CompanionLoop(f"{name}-asyncio")
         self._thread: threading.Thread | None = None
         self._began = False
@@ -81,7 +82,6 @@ class Theater:
         self._drain: _Drain | None = None
         self._clean = True
         self._failure: BaseException | None = None
-        self._starting: set[Future[Any]] = set()
         self._tokens: list[Any] = []
 
     def __repr__(self) -> str:
@@ -162,8 +162,9 @@ class Theater:
         self.loop.call_soon(partial(self._begin_drain, timeout))
 
     def __enter__(self) -> Self:
+        self.start()
         self._tokens.append(hosting.set(self))
-        return self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -186,40 +187,22 @@ class Theater:
             BlockingCall: on the loop's own thread, where ``on_start`` has to wait: ``await spawn_async(...)`` there.
             Exception: what the constructor or ``on_start`` raised; the actor has ended then.
         """
-        started = self.spawn_async(actor_class, *args, **kwargs)
-        if not started.done and running_loop() is not None:
+        here = running_loop()
+        if here is not None and (here is not self.loop or not issubclass(actor_class, LoopActor)):
+            raise BlockingCall(
+                f"spawn() would wait for {_named(actor_class)}: use `await spawn_async(...)` on the loop"
+            )
+        actor = self._construct(actor_class, args, kwargs)
+        started = self._start(actor)
+        if here is not None and not started.done:
+            actor.actor_ref.stop(block=False)
+            started.on_done(_is_there)  # it is no failure that nobody heard of
             raise BlockingCall(f"on_start of {actor_class.__name__} waits: use `await spawn_async(...)` on the loop")
         return started.get()
 
     def spawn_async(self, actor_class: type[A], *args: Any, **kwargs: Any) -> Future[pykka.ActorRef[A]]:
         """A future of the reference, settled when ``on_start`` has returned. See :meth:`spawn`."""
-        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
-            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
-        if self.network.draining or self._stopped.is_set():
-            raise ShutDown
-        if not self._began:
-            raise RuntimeError(f"{self!r} does not run yet: start() it first")
-        token = hosting.set(self)
-        try:
-            actor = actor_class(*args, **kwargs)
-        finally:
-            hosting.reset(token)
-        with self._lock:
-            self._actors[actor.actor_ref] = actor
-            if isinstance(actor, LoopActor):
-                actor.when_ended = self._forget
-            elif len(self._actors) >= self._prune_at:  # doubling keeps this O(1) for each spawn, however many live
-                self._actors = {ref: actor for ref, actor in self._actors.items() if ref.is_alive()}
-                self._prune_at = max(64, 2 * len(self._actors))
-        started: Future[pykka.ActorRef[Any]]
-        if isinstance(actor, LoopActor):
-            started = actor.launch_now() if running_loop() is self.loop else actor.launch()
-        else:
-            started = pykka_internals.start_threading_actor(actor)
-        if not started.done:
-            self._starting.add(started)
-            started.on_done(self._starting.discard)
-        return started
+        return self._start(self._construct(actor_class, args, kwargs))
 
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
         """Open a listener on behalf of an actor, which owns it and gets its connections.
@@ -237,19 +220,7 @@ class Theater:
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """A future of ``call(*args)``, done by a worker thread. Any thread may ask."""
         outcome: Future[Any] = Future()
-
-        def work() -> None:
-            try:
-                value = call(*args)
-            except BaseException as error:
-                outcome.set_exception_value(error)
-            else:
-                outcome.set(value)
-
-        try:
-            self._workers.submit(work)
-        except RuntimeError:
-            outcome.set_exception_value(ShutDown())
+        self._workers.submit(call, args, outcome)
         return outcome
 
     def run_asyncio(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -283,7 +254,10 @@ class Theater:
             self.loop.run()
         except BaseException as error:
             self._clean, self._failure = False, error
-            logger.critical("the event loop failed", exc_info=error)
+            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C on the thread of run() is no surprise
+                logger.critical("the event loop failed", exc_info=error)
+            self.request_shutdown(0)
+            self.loop.run()  # nothing is left open: the same way down, in a hurry
         finally:
             hosting.reset(token)
             self._close()
@@ -292,12 +266,44 @@ class Theater:
         self.network.draining = True
         self.network.connector.close()
         self.loop.close()
+        for ref in self._living():  # what did not even end now
+            actor = _loop_actor(ref)
+            if actor is not None:
+                actor.actor_abandon()
         self._companion.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
-        for started in list(self._starting):
-            if not started.done:
-                started.set_exception_value(ShutDown())
+        self._workers.close()
         self._stopped.set()
+
+    def _construct(self, actor_class: type[A], args: tuple[Any, ...], kwargs: dict[str, Any]) -> A:
+        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
+            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
+        if self.network.draining or self._stopped.is_set():
+            raise ShutDown
+        if not self._began:
+            raise RuntimeError(f"{self!r} does not run yet: start() it first")
+        token = hosting.set(self)
+        try:
+            return actor_class(*args, **kwargs)
+        finally:
+            hosting.reset(token)
+
+    def _start(self, actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
+        if isinstance(actor, LoopActor):
+            if running_loop() is self.loop:
+                return self._start_on_loop(actor)
+            started: Future[pykka.ActorRef[Any]] = Future()
+            self.loop.submit(self._start_on_loop, actor, into=started)  # fails if the loop ends before
+            return started
+        with self._lock:  # the way down comes before, or finds it
+            if self.network.draining:
+                raise ShutDown
+            self._with_threads.add(actor.actor_ref)
+            return pykka_internals.start_threading_actor(actor)
+
+    def _start_on_loop(self, actor: LoopActor) -> Future[pykka.ActorRef[Any]]:
+        if self.network.draining:
+            raise ShutDown
+        return actor.actor_launch_now()
 
     def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
         owner = self.ownership.resolve(actor_ref)
@@ -305,8 +311,8 @@ class Theater:
         return _info(open_listener(self.network, owner, address, options, handles))
 
     def _refuse_on_loop(self, what: str) -> None:
-        if running_loop() is self.loop:
-            raise BlockingCall(f"{what} on the event loop's own thread would wait for itself: use request_shutdown()")
+        if running_loop() is not None:
+            raise BlockingCall(f"{what} on the event loop's own thread would block it: use request_shutdown()")
 
     def _begin_drain(self, timeout: float) -> None:
         if self._drain is None:
@@ -314,13 +320,11 @@ class Theater:
         else:
             self._drain.shorten(timeout)
 
-    def _spawned(self) -> list[pykka.Actor]:
+    def _living(self) -> list[pykka.ActorRef[Any]]:
+        """Every actor of this runtime, however it was started, in the order of the starts."""
         with self._lock:
-            return [actor for ref, actor in self._actors.items() if ref.is_alive()]
-
-    def _forget(self, actor: pykka.Actor) -> None:
-        with self._lock:
-            self._actors.pop(actor.actor_ref, None)
+            own = {*self._with_threads, *(owner.actor.actor_ref for owner in self.ownership.owners())}
+            return [ref for ref in pykka_internals.registry() if ref in own or _loop_of(ref) is self.loop]
 
 
 class _Drain:
@@ -331,10 +335,11 @@ class _Drain:
         self._network = theater.network
         self._loop = theater.loop
         self._aborting = False
-        self._stopping: list[Future[Any]] | None = None
+        self._stopping = False
         self._network.draining = True
         self._deadline = self._loop.now + timeout
-        logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
+        if self._network.connections:
+            logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
         for listener in list(self._network.listeners.values()):
             listener.close_now()
         for owner in theater.ownership.owners():
@@ -356,7 +361,7 @@ class _Drain:
 
     def _look(self) -> None:
         """Whether the connections have ended; looked at 50 times a second, which costs nothing beside what goes on."""
-        if self._stopping is not None:
+        if self._stopping:
             return
         network = self._network
         if not network.connections:
@@ -365,7 +370,7 @@ class _Drain:
             self._aborting = True
             self._theater._clean = False
             logger.warning("%d connections did not end in time and are reset", len(network.connections))
-            self._interrupt(self._theater._spawned())  # first, so that every owner can hear of the end
+            self._interrupt(self._theater._living())  # first, so that every owner can hear of the end
             for connection in list(network.connections):
                 connection.abort_for_shutdown()
             self._deadline = self._loop.now + STOP_TIMEOUT
@@ -376,29 +381,50 @@ class _Drain:
             self._loop.call_later(0.02, self._look)
 
     @staticmethod
-    def _interrupt(actors: list[pykka.Actor]) -> None:
-        for actor in actors:
-            if isinstance(actor, LoopActor):
-                actor.interrupt()
+    def _interrupt(refs: list[pykka.ActorRef[Any]]) -> None:
+        for ref in refs:
+            actor = _loop_actor(ref)
+            if actor is not None:
+                actor.actor_interrupt()
 
     def _stop_actors(self) -> None:
-        actors = self._theater._spawned()
-        self._interrupt([actor for actor in actors if isinstance(actor, LoopActor) and actor.starting])
-        self._stopping = [cast("Any", actor.actor_ref).stop(block=False) for actor in reversed(actors)]
-        deadline = self._loop.now + STOP_TIMEOUT
-        waiting = [actor.actor_ref for actor in actors]
+        self._stopping = True
+        living = self._theater._living()
+        self._interrupt([ref for ref in living if getattr(_loop_actor(ref), "actor_starting", False)])
+        waiting = [(ref, ref.stop(block=False)) for ref in reversed(living)]
+        hurry = max(min(self._deadline, self._loop.now + STOP_TIMEOUT), self._loop.now)
+        deadline = hurry + STOP_TIMEOUT
 
         def check() -> None:
-            left = [ref for ref in waiting if ref.is_alive()]
-            if left and self._loop.now < deadline:
+            waiting[:] = [(ref, stopped) for ref, stopped in waiting if not _is_there(stopped)]
+            if waiting and self._loop.now < deadline:
+                if self._loop.now >= hurry:  # a handler that waits gives way to on_stop, which may take its time
+                    self._interrupt([ref for ref, _ in waiting if ref.is_alive()])
                 self._loop.call_later(0.005, check)
                 return
-            for ref in left:
+            for ref, _ in waiting:
                 logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
-            self._interrupt([actor for actor in actors if actor.actor_ref.is_alive()])
             self._loop.stop()
 
         self._loop.call_soon(check)
+
+
+def _loop_of(ref: pykka.ActorRef[Any]) -> EventLoop | None:
+    return ref.actor_inbox.loop if isinstance(ref.actor_inbox, Mailbox) else None
+
+
+def _loop_actor(ref: pykka.ActorRef[Any]) -> LoopActor | None:
+    return cast("LoopActor | None", ref.actor_inbox.actor) if isinstance(ref.actor_inbox, Mailbox) else None
+
+
+def _is_there(future: pykka.Future[Any]) -> bool:
+    try:
+        future.get(timeout=0)
+    except (BlockingCall, pykka.Timeout):
+        return False
+    except Exception:
+        return True  # what on_stop raised was logged
+    return True
 
 
 def _info(listener: Any) -> ListenerInfo:

@@ -19,6 +19,7 @@ from theater_tcp.connection_state import Phase
 from theater_tcp.errors import ShutDown, TheaterError
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
+from theater_tcp.settings import Settings, check_field
 from theater_tcp.transport import apply_to_socket
 
 if TYPE_CHECKING:
@@ -268,15 +269,15 @@ class TcpActor(LoopActor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._theater: Theater = hosting.get()
-        self._owner = self._theater.ownership.enrol(self, ConnectionHandle, self)
-        self._tcp: Tcp | None = None
+        self._theater_owner = self._theater.ownership.enrol(self, ConnectionHandle, self)
+        self._theater_tcp: Tcp | None = None
 
     @property
     def tcp(self) -> Tcp:
         """The TCP interface."""
-        if self._tcp is None:
-            self._tcp = Tcp(self._theater.network, self._owner)
-        return self._tcp
+        if self._theater_tcp is None:
+            self._theater_tcp = Tcp(self._theater.network, self._theater_owner)
+        return self._theater_tcp
 
     @property
     def theater(self) -> Theater:
@@ -286,7 +287,7 @@ class TcpActor(LoopActor):
     @property
     def connections(self) -> list[ConnectionHandle]:
         """Handles on all connections that this actor owns now."""
-        return [core.handle for core in self._owner.connections]
+        return [core.handle for core in self._theater_owner.connections]
 
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """Await ``call(*args)`` done by one of the runtime's worker threads: for what blocks."""
@@ -301,8 +302,7 @@ class TcpActor(LoopActor):
         return turn.connection.take_turn(turn, self)
 
     def _ended(self) -> None:
-        self._theater.ownership.ended(self._owner)
-        super()._ended()
+        self._theater.ownership.ended(self._theater_owner)
 
 
 def open_listener(
@@ -324,6 +324,8 @@ def open_connection(
     if network.draining or not owner.alive:
         raise ShutDown
     parsed = parse(address)
+    if timeout is not None:
+        check_field(Settings, "connect_timeout", timeout)
     for_connection = network.settings.for_connection(**options)
     opened: Future[Any] = Future()
 

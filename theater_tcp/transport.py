@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ class Transport(LoopActor):
 
     __slots__ = (
         "accepted",
+        "cut",
         "eof",
         "fd",
         "fin_seen",
@@ -97,6 +99,7 @@ class Transport(LoopActor):
         self.output: OutputQueue | None = None
         self.flush_waiters: list[Future[None]] | None = None
         self.eof = False  # the peer's end of stream has been read
+        self.cut: str | None = None  # the reason, if sending met the peer's reset: it was no end of stream
         self.fin_seen = False  # it has come, behind bytes that are still in the kernel
         self.write_closed = False
         self.lingers = False  # closing, with a deadline
@@ -221,7 +224,7 @@ class Transport(LoopActor):
             self.fin_seen = True
             self.update_interest(stop_reading=True)
         elif not self.eof:
-            self.eof = True
+            self._input_ended()
             self.update_interest()
             self.stream_ended()
 
@@ -246,8 +249,21 @@ class Transport(LoopActor):
         if size:
             self.last_activity = network.loop.now
             return network.read_buffer[:size]
-        self.eof = True
+        self._input_ended()
         return None
+
+    def _input_ended(self) -> None:
+        """The socket has nothing more to read: the peer's end of stream, or what a reset left of it.
+
+        Linux reports a reset once. If that was to a ``send``, reading then says 0 as at an orderly end, and a stream
+        that was cut off would look whole.
+        """
+        if self.cut is None:
+            self.eof = True
+        else:
+            if self.reason is None:
+                self.reason = self.cut
+            self.release_socket()
 
     def broken(self, error: OSError, tell: bool = True) -> None:
         """The socket failed: it is released, and what was read before stays to be handed over."""
@@ -331,6 +347,8 @@ class Transport(LoopActor):
         if self.state.phase is Phase.CLOSING:
             self.release_socket()
             return
+        if error.errno == errno.ECONNRESET:  # after the peer's FIN it would be EPIPE
+            self.cut = str(from_os_error(error))
         self.sends_directly = False
         self.output_failed(str(from_os_error(error)))
         self.update_interest()
