@@ -38,7 +38,7 @@ logger = logging.getLogger("theater_tcp.actor")
 
 A = TypeVar("A", bound=pykka.Actor)
 
-_urn_guard = threading.Lock()
+_urn_guard = threading.RLock()
 
 
 class Host(Protocol):
@@ -179,15 +179,22 @@ class LoopActor(pykka.Actor):
         actor._launch()
         return actor._actor_ref
 
+    if TYPE_CHECKING:  # as pykka has them, but that a coroutine may be returned
+
+        def on_start(self) -> Any: ...
+
+        def on_stop(self) -> Any: ...
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class whose methods would hide private ones of the runtime or of pykka, which would break it."""
         super().__init_subclass__(**kwargs)
         if cls.__module__.partition(".")[0] == "theater_tcp":
             return
         ours = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] in ("theater_tcp", "pykka")]
-        for name, member in vars(cls).items():
-            if callable(member) and _is_private(name) and any(name in vars(base) for base in ours):
-                raise TypeError(f"{cls.__name__}.{name} hides a method of the runtime: give it another name")
+        for theirs in cls.__mro__[: cls.__mro__.index(ours[0])]:  # the class and its mixins
+            for name, member in vars(theirs).items():
+                if callable(member) and _is_private(name) and any(name in vars(base) for base in ours):
+                    raise TypeError(f"{theirs.__name__}.{name} hides a method of the runtime: give it another name")
 
     # -- for actors to use ----------------------------------------------------------------------------------------
 
@@ -270,7 +277,8 @@ class LoopActor(pykka.Actor):
             except BaseException as another:  # on_stop is of the same mind: more than all can't be stopped
                 logger.debug("%r in on_stop of %s", another, self)
         ActorRegistry.stop_all(block=False)
-        if isinstance(error, KeyboardInterrupt):  # meant for the program: whoever runs the loop gets it
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            # A signal's, and so meant for the program: whoever runs the loop gets it.
             self.actor_inbox.loop.call_soon(partial(_raise, error))
         if reply_to is not None:
             reply_to.set_exception_value(error)
@@ -350,7 +358,7 @@ class LoopActor(pykka.Actor):
 
     def _actor_loop_setup(self) -> None:
         try:
-            outcome: Any = self.on_start()  # type: ignore[func-returns-value]  # a coroutine where it is async
+            outcome: Any = self.on_start()
         except BaseException as error:
             self._report_start(error)
         else:

@@ -34,11 +34,14 @@ class CompanionLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._under_way: set[Future[Any]] = set()
         self._ended = False
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """A future of what the coroutine returns. Any thread may ask."""
         outcome: Future[Any] = Future()
+        self._under_way.add(outcome)
+        outcome.on_done(self._under_way.discard)
         with self._lock:
             if self._closed:
                 coroutine.close()
@@ -51,6 +54,8 @@ class CompanionLoop:
             running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
         def settle(done: concurrent.futures.Future[Any]) -> None:
+            if outcome.done:
+                return  # given up by close()
             if done.cancelled():
                 outcome.set_exception_value(ShutDown("the asyncio loop has ended"))
                 return
@@ -74,6 +79,8 @@ class CompanionLoop:
         thread.join(CLOSE_TIMEOUT)
         if thread.is_alive():
             logger.warning("a coroutine on the asyncio loop did not end in %g s", CLOSE_TIMEOUT)
+            for outcome in list(self._under_way):
+                outcome.set_exception_value(ShutDown("the coroutine did not end with the runtime"))
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._ended:
@@ -88,5 +95,6 @@ class CompanionLoop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
         self._ended = True
         asyncio.get_running_loop().stop()

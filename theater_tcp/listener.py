@@ -22,7 +22,7 @@ from theater_tcp.future import Future
 from theater_tcp.listening_socket import file_of
 from theater_tcp.poller import READ
 from theater_tcp.pykka_internals import registry
-from theater_tcp.transport import reset_on_close
+from theater_tcp.socket_options import reset_on_close
 
 if TYPE_CHECKING:
     import socket
@@ -90,7 +90,7 @@ class Listener(LoopActor):
         self._exhaustion_told = False
         owner.listeners[self.actor_urn] = self
         network.listeners[self.actor_urn] = self
-        registry().append(self._actor_ref)
+        registry().append(self.actor_ref)
         self.resume()
 
     # -- accepting ------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Listener(LoopActor):
         for future in accepts:
             future.set_exception_value(Closed() if reason == "closed" else IoFailed(reason.partition(": ")[2]))
         if not self.actor_stopped.is_set():
-            registry().remove(self._actor_ref)
+            registry().remove(self.actor_ref)
             self.actor_stopped.set()
             if not self.actor_inbox.scheduled:
                 self._end_life()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.address import Address, HostPort, UnixPath
 from theater_tcp.errors import AddressInUse, InvalidArgument, from_os_error
-from theater_tcp.transport import apply_to_socket
+from theater_tcp.socket_options import apply_to_socket
 
 if TYPE_CHECKING:
     from theater_tcp.settings import ListenOptions, Options

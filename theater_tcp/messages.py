@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from theater_tcp.connection import Connection
+    from theater_tcp.owned_stream import OwnedStream
 
 __all__ = ["Callback", "Turn"]
 
@@ -20,7 +20,7 @@ class Turn:
 
     __slots__ = ("connection",)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: OwnedStream) -> None:
         self.connection = connection
 
     def __repr__(self) -> str:

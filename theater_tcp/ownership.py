@@ -67,6 +67,7 @@ class Owner:
             for callback in ("handle_connection_transfer", "handle_connection"):
                 if callback in self.heard:
                     return callback
+            raise NoSuchActor(f"{self} has neither handle_connection_transfer nor handle_connection")
         raise NoSuchActor(str(self))
 
     def tell(self, turn: Turn) -> bool:
@@ -117,7 +118,7 @@ class Ownership:
 
     def owners(self) -> list[Owner]:
         """All owners whose life is not over."""
-        return list(self._owners.values())
+        return [owner for ref in self._owners.valuerefs() if (owner := ref()) is not None]
 
     def ended(self, owner: Owner) -> None:
         """An actor's life is over: its connections and listeners are closed, and no one else's."""

@@ -38,8 +38,23 @@ STOP = _ActorStop()
 
 _install_lock = threading.Lock()
 _serials = itertools.count(1)
-_random = os.urandom(9).hex()
-_urn_prefix = f"urn:uuid:{_random[:8]}-{_random[8:12]}-4{_random[12:15]}-8{_random[15:18]}-"
+
+
+def _new_prefix() -> str:
+    digits = os.urandom(9).hex()
+    return f"urn:uuid:{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-8{digits[15:18]}-"
+
+
+_urn_prefix = _new_prefix()
+
+
+def _renew_prefix() -> None:
+    global _urn_prefix  # noqa: PLW0603  # a forked child must not give out its parent's names
+    _urn_prefix = _new_prefix()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_prefix)
 
 
 def new_urn() -> str:
@@ -143,6 +158,8 @@ def _await_in_a_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _self_test() -> None:
     """Fail at import, with pykka's version, if a private name that is used here or in ``actor`` has changed."""
     used = [
+        (pykka.Actor, "_actor_ref"),
+        (pykka.ActorRef, "_actor_weakref"),
         (pykka.Actor, "_actor_loop_running"),
         (pykka.Actor, "_actor_loop_teardown"),
         (pykka.Actor, "_actor_loop_setup"),
@@ -153,7 +170,9 @@ def _self_test() -> None:
         (ActorRegistry, "_actor_refs"),
         (ActorRegistry, "_actor_refs_lock"),
     ]
-    missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
+    sample = type("Sample", (pykka.ThreadingActor,), {})()
+    made = {pykka.Actor: sample, pykka.ActorRef: sample.actor_ref}
+    missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(made.get(owner, owner), name)]
     envelope = Envelope(ProxyCall(attr_path=("x",), args=(), kwargs={}), reply_to=None)
     if not hasattr(envelope, "message") or not hasattr(envelope, "reply_to"):
         missing.append("Envelope.message/reply_to")

@@ -23,7 +23,7 @@ from theater_tcp.asyncio_bridge import CompanionLoop
 from theater_tcp.blocking import BlockingListenerHandle
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
-from theater_tcp.future import Future
+from theater_tcp.future import Future, refuse_to_block
 from theater_tcp.mailbox import Mailbox
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
@@ -188,6 +188,7 @@ class Theater:
             Exception: what the constructor or ``on_start`` raised; the actor has ended then.
         """
         here = running_loop()
+        _check_class(actor_class)
         if here is not None and (here is not self.loop or not issubclass(actor_class, LoopActor)):
             raise BlockingCall(
                 f"spawn() would wait for {_named(actor_class)}: use `await spawn_async(...)` on the loop"
@@ -213,6 +214,7 @@ class Theater:
         """
         if running_loop() is self.loop:
             return self._listen_for(actor_ref, address, options)
+        refuse_to_block("listen_for() from another runtime's loop")
         info: Future[ListenerInfo] = Future()
         self.loop.submit(self._listen_for, actor_ref, address, options, into=info)
         return info.get()
@@ -275,8 +277,7 @@ class Theater:
         self._stopped.set()
 
     def _construct(self, actor_class: type[A], args: tuple[Any, ...], kwargs: dict[str, Any]) -> A:
-        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
-            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
+        _check_class(actor_class)
         if self.network.draining or self._stopped.is_set():
             raise ShutDown
         if not self._began:
@@ -430,6 +431,11 @@ def _is_there(future: pykka.Future[Any]) -> bool:
 def _info(listener: Any) -> ListenerInfo:
     actor = listener.owner.actor
     return ListenerInfo(listener.actor_urn, listener.address, type(actor).__name__, actor.actor_urn)
+
+
+def _check_class(actor_class: object) -> None:
+    if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
+        raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
 
 
 def _named(thing: object) -> str:

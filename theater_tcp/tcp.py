@@ -17,10 +17,11 @@ from theater_tcp.address import parse
 from theater_tcp.connection import Connection
 from theater_tcp.connection_state import Phase
 from theater_tcp.errors import ShutDown, TheaterError
+from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
 from theater_tcp.settings import Settings, check_field
-from theater_tcp.transport import apply_to_socket
+from theater_tcp.socket_options import apply_to_socket
 
 if TYPE_CHECKING:
     import socket
@@ -286,8 +287,8 @@ class TcpActor(LoopActor):
 
     @property
     def connections(self) -> list[ConnectionHandle]:
-        """Handles on all connections that this actor owns now."""
-        return [core.handle for core in self._theater_owner.connections]
+        """Handles on the connections that this actor owns now, but for those that are ending."""
+        return [core.handle for core in self._theater_owner.connections if core.state.phase is not Phase.CLOSING]
 
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """Await ``call(*args)`` done by one of the runtime's worker threads: for what blocks."""
@@ -309,6 +310,7 @@ def open_listener(
     network: Network, owner: Owner, address: str, options: dict[str, Any], make_handle: Callable[[Listener], Any]
 ) -> Listener:
     """Listen for an owner. On the loop's thread."""
+    _check_thread(network, "listen")
     if network.draining or not owner.alive:
         raise ShutDown
     parsed = parse(address, listening=True)
@@ -321,6 +323,7 @@ def open_connection(
     network: Network, owner: Owner, address: str, timeout: float | None, options: dict[str, Any]
 ) -> Future[Any]:
     """Connect for an owner: a future of its handle. On the loop's thread."""
+    _check_thread(network, "connect")
     if network.draining or not owner.alive:
         raise ShutDown
     parsed = parse(address)
@@ -350,6 +353,11 @@ def open_connection(
         settle
     )
     return opened
+
+
+def _check_thread(network: Network, call: str) -> None:
+    if running_loop() is not network.loop:
+        raise RuntimeError(f"{call} belongs on the event loop's thread: call it in on_start or later, not in __init__")
 
 
 def _as_future(outcome: Any) -> Future[Any]:

@@ -14,41 +14,24 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import LoopActor
-from theater_tcp.address import format_sockaddr
 from theater_tcp.connection_state import ConnectionState, Phase
 from theater_tcp.errors import from_os_error
 from theater_tcp.output_queue import OutputQueue
 from theater_tcp.poller import ERROR, HANGUP, PEER_SHUTDOWN, READ, WRITE
+from theater_tcp.socket_options import reset_on_close
 
 if TYPE_CHECKING:
     from theater_tcp.future import Future
     from theater_tcp.network import Network
     from theater_tcp.settings import Options
 
-__all__ = ["Transport", "apply_to_socket", "reset_on_close"]
+__all__ = ["Transport"]
 
 UNREGISTERED = -1
-_RESET = struct.pack("ii", 1, 0)
 _LINGER_READS = 16
-
-
-def apply_to_socket(sock: socket.SocketType, options: Options) -> None:
-    """Set the socket's own options: TCP_NODELAY, SO_KEEPALIVE and TCP_KEEPIDLE."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive is not False))
-    if options.keepalive is not False and options.keepalive is not True and hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, options.keepalive)
-
-
-def reset_on_close(sock: socket.SocketType) -> None:
-    """Let ``close`` send RST instead of FIN (SO_LINGER with time 0)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 class Transport(LoopActor):
@@ -82,6 +65,7 @@ class Transport(LoopActor):
         "sock",
         "state",
         "write_closed",
+        "write_error",
     )
 
     def __init__(  # no super().__init__(): the network names the loop, no context is looked up
@@ -102,6 +86,7 @@ class Transport(LoopActor):
         self.cut: str | None = None  # the reason, if sending met the peer's reset: it was no end of stream
         self.fin_seen = False  # it has come, behind bytes that are still in the kernel
         self.write_closed = False
+        self.write_error: str | None = None  # why output was lost, if it was
         self.lingers = False  # closing, with a deadline
         self.reason: str | None = None  # why the connection ended, if not by end of stream
         self.sends_directly = False
@@ -347,10 +332,11 @@ class Transport(LoopActor):
         if self.state.phase is Phase.CLOSING:
             self.release_socket()
             return
+        self.write_error = str(from_os_error(error))
         if error.errno == errno.ECONNRESET:  # after the peer's FIN it would be EPIPE
-            self.cut = str(from_os_error(error))
+            self.cut = self.write_error
         self.sends_directly = False
-        self.output_failed(str(from_os_error(error)))
+        self.output_failed(self.write_error)
         self.update_interest()
 
     def drop_output(self) -> None:
@@ -456,26 +442,3 @@ class Transport(LoopActor):
         if self.accepted:
             network.accepted_one_ended()
         self.socket_released()
-
-    # -- addresses ------------------------------------------------------------------------------------------------
-
-    def peer_address(self) -> str:
-        """The peer's address, also after the end."""
-        if self.peer is None:
-            self.peer = self._ask(self.sock.getpeername)
-        return self._shown(self.peer)
-
-    def local_address(self) -> str:
-        """The local address."""
-        if self.local is None:
-            self.local = self._ask(self.sock.getsockname)
-        return self._shown(self.local)
-
-    def _ask(self, name: Any) -> Any:
-        try:
-            return name()
-        except OSError:
-            return ()  # gone before anybody asked
-
-    def _shown(self, sockaddr: Any) -> str:
-        return format_sockaddr(self.sock.family, sockaddr) if sockaddr != () else ""

@@ -7,7 +7,7 @@ locks: 50 to 90 µs a job. Here a job is a tuple in a queue written in C.
 from __future__ import annotations
 
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import ShutDown
@@ -54,8 +54,11 @@ class Workers:
         """Take no more jobs; those that wait fail with ``ShutDown``, those under way go on."""
         with self._lock:
             self._closed = True
-            while not self._jobs.empty():
-                job = self._jobs.get()
+            while True:
+                try:
+                    job = self._jobs.get_nowait()
+                except Empty:
+                    break
                 if job is not None:
                     job[2].set_exception_value(ShutDown())
             for _ in range(self._threads):

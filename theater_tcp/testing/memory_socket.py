@@ -83,6 +83,7 @@ class _Pipe:
         return self.free > 0 and self.free >= len(self.data) // 2
 
     def lose_what_is_on_its_way(self) -> None:
+        self.fin = self.fin_arrived
         del self.data[self.receive_capacity :]
 
 

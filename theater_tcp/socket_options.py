@@ -1,0 +1,29 @@
+"""Options of sockets, set in one place."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from theater_tcp.settings import Options
+
+__all__ = ["apply_to_socket", "reset_on_close"]
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+def apply_to_socket(sock: socket.SocketType, options: Options) -> None:
+    """Set the socket's own options: TCP_NODELAY, SO_KEEPALIVE and TCP_KEEPIDLE."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive is not False))
+    if options.keepalive is not False and options.keepalive is not True and hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, options.keepalive)
+
+
+def reset_on_close(sock: socket.SocketType) -> None:
+    """Let ``close`` send RST instead of FIN (SO_LINGER with time 0)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,0 +1,334 @@
+"""The data of a connection: chunks on their way in, bytes on their way out, and who waits for either.
+
+:class:`Stream` stands between the socket's side (:mod:`theater_tcp.transport`) and the owner's
+(:mod:`theater_tcp.owned_stream`). It cuts what comes in by the framing, keeps the end of a chunk that was larger than a
+``receive`` asked for, serves the one ``receive`` that may wait, and bounds what waits to go out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from theater_tcp import errors
+from theater_tcp.address import format_sockaddr
+from theater_tcp.connection_state import Event, Phase
+from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotFound, NotOwner, TheaterError, TimedOut
+from theater_tcp.framing import InputBuffer, frame, prefix_size
+from theater_tcp.future import Future
+from theater_tcp.settings import Options, check_field
+from theater_tcp.transport import Transport
+
+if TYPE_CHECKING:
+    import socket
+
+    from theater_tcp.network import Network
+
+__all__ = ["Stream"]
+
+MAX_RECEIVE = (1 << 32) - 1
+"""The largest ``max`` of a ``receive``: the interface has it as u32."""
+
+
+class Stream(Transport):
+    """A transport with framing, ``receive`` and bounded ``send``.
+
+    Args:
+        network, sock, peer, options, phase: see :class:`~theater_tcp.transport.Transport`.
+    """
+
+    __slots__ = ("_input", "_leftover", "_receiver", "direct", "handle")
+
+    def __init__(self, network: Network, sock: socket.SocketType, peer: Any, options: Options, phase: Phase) -> None:
+        Transport.__init__(self, network, sock, peer, options, phase)
+        self.handle: Any = None  # the owner's; every other is a stranger's
+        self._input: InputBuffer | None = None
+        self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
+        self._receiver: tuple[Future[bytes], int, float | None] | None = None
+        self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
+
+    # -- what a subclass decides -----------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Something has changed: the owner's next turn if there is news, and wait for what is wanted now."""
+        raise NotImplementedError
+
+    def fail(self, reason: str, flush: bool = False) -> None:
+        """End the connection for ``reason``."""
+        raise NotImplementedError
+
+    def check_owner(self, handle: Any) -> None:
+        """Refuse a stranger.
+
+        Raises:
+            NotFound: the connection has ended, or this owner closed it.
+            NotOwner: it belongs to somebody else, or not to this handle any more.
+        """
+        if self.handle is not handle:
+            if self.handle is None:
+                raise NotFound(self.actor_urn)
+            raise NotOwner(self.actor_urn)
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def _next_chunk(self) -> bytes | None:
+        """The next chunk by the framing, read from the socket as needed; None: not there yet, or the stream ended."""
+        if self._leftover:
+            leftover, self._leftover = self._leftover, b""
+            return leftover
+        options = self.options
+        buffer = self._input
+        if options.framing == "raw" and not buffer:
+            return self.read(options.read_buffer_limit)
+        if buffer is None:
+            buffer = self._input = InputBuffer()
+        limit = options.read_buffer_limit if options.framing == "raw" else options.frame_limit
+        try:
+            chunk = self._whole_chunk(buffer, limit)
+            if chunk is None:
+                data = self.read(options.read_buffer_limit - len(buffer) + prefix_size(options.framing))
+                if data is None:
+                    return self._last_chunk(buffer)
+                buffer.feed(data)
+                chunk = self._whole_chunk(buffer, limit)  # if there is none, the socket's next event goes on
+            return chunk
+        except LimitReached as error:
+            self.fail(str(error))
+            return None
+
+    def _whole_chunk(self, buffer: InputBuffer, limit: int) -> bytes | None:
+        """The next chunk in the buffer; empty frames carry nothing and are passed over."""
+        chunk = buffer.take(self.options.framing, limit)
+        while chunk == b"":
+            chunk = buffer.take(self.options.framing, limit)
+        return chunk
+
+    def _last_chunk(self, buffer: InputBuffer) -> bytes | None:
+        """What an ended stream leaves in the buffer: a line without its end is a chunk, a part of a frame is none."""
+        if not buffer and self._input is buffer:
+            self._input = None
+        if not (self.eof or self.reason is not None) or not buffer:
+            return None
+        if self.options.framing == "line":
+            return buffer.take_rest()
+        buffer.clear()
+        if self.reason is None:
+            self.reason = "io: the stream ended inside of a frame"
+        return None
+
+    def _input_has_chunk(self) -> bool:
+        if self._leftover or self.eof or self.reason is not None:
+            return True
+        buffer = self._input
+        try:
+            return buffer is not None and buffer.has_chunk(self.options.framing, self.options.frame_limit)
+        except LimitReached:
+            return True  # taking it will fail the connection
+
+    def _take(self, size: int) -> bytes | None:
+        """What a ``receive`` gets: 1 to ``size`` bytes, b"" at the end of the stream, None if it has to wait."""
+        closing = self.state.phase is Phase.CLOSING
+        if not self._leftover and not self._input and self.options.framing == "raw":
+            chunk = self.read(min(size, self.options.read_buffer_limit))
+        else:
+            chunk = self._next_chunk()
+            if chunk and len(chunk) > size:
+                chunk, self._leftover = chunk[:size], chunk[size:]
+        if chunk:
+            return chunk
+        if closing:
+            raise Closed
+        if self.reason is not None:
+            raise self.error()
+        return b"" if self.eof else None
+
+    def error(self) -> TheaterError:
+        """The error for the reason why this connection ended."""
+        return self._as_error(self.reason or "closed")
+
+    @staticmethod
+    def _as_error(reason: str) -> TheaterError:
+        kind, _, detail = reason.partition(": ")
+        return errors.by_kind.get(kind, Closed)(detail)
+
+    def receive(self, handle: Any, size: int, timeout: float | None) -> bytes | Future[bytes]:
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.receive`: the bytes if they are there, else a future."""
+        self.check_owner(handle)
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_RECEIVE:
+            raise InvalidArgument(f"receive takes 1 to {MAX_RECEIVE} bytes, not {size!r}")
+        self.state.check(Event.RECEIVE)
+        if self._receiver is not None:
+            raise Busy("another receive waits")
+        if timeout is not None:
+            check_field(Options, "receive_timeout", timeout)
+        try:
+            data = self._take(size)
+        except TheaterError:
+            self.settle()  # the owner hears of the end beside
+            raise
+        if data is not None:
+            if self.fin_seen and not self.eof and self.fd >= 0:
+                self.peek()  # the end may be next: the owner hears of it without another receive
+            if self.eof or self.reason is not None:
+                self.settle()
+            return data
+        timeout = timeout if timeout is not None else self.options.receive_timeout
+        future: Future[bytes] = Future()
+        self._receiver = (future, size, timeout)
+        if timeout is not None:
+            self.network.receive_deadlines.set(self, timeout)
+        self.update_interest()
+        return future
+
+    def _serve_receiver(self) -> None:
+        assert self._receiver is not None
+        future, size, timeout = self._receiver
+        try:
+            data = self._take(size)
+        except TheaterError as error:
+            if self._receiver is not None:  # else the failure has told it already
+                self._end_receive(timeout)
+                future.set_exception_value(error)
+        else:
+            if data is None:
+                return
+            self._end_receive(timeout)
+            future.set(data)
+        self.settle()
+
+    def _end_receive(self, timeout: float | None) -> None:
+        self._receiver = None
+        if timeout is not None:
+            self.network.receive_deadlines.clear(self, timeout)
+
+    def receive_expired(self) -> None:
+        """A ``receive`` waited for its whole timeout; the connection goes on."""
+        if self._receiver is not None:
+            future, self._receiver = self._receiver[0], None
+            future.set_exception_value(TimedOut("nothing to receive"))
+            self.update_interest(stop_reading=True)
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def send(self, handle: Any, data: bytes | bytearray | memoryview) -> int:
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way is there."""
+        size, framed = self._framed(handle, data)
+        self.write(framed)
+        return size
+
+    def send_in_pieces(self, handle: Any, data: bytes) -> Future[int]:
+        """For senders that can wait: ``data`` goes out in pieces, each when there is room under ``write_buffer_limit``.
+
+        Returns:
+            a future of the number of bytes; fails with the reason if the connection ends meanwhile.
+        """
+        size, framed = self._framed(handle, data)
+        sent: Future[int] = Future()
+        view = memoryview(framed)
+
+        def go_on(room: Future[None] | None = None) -> None:
+            nonlocal view
+            try:
+                if room is not None:
+                    room.get()
+                    self.check_owner(handle)
+                limit = self.options.write_buffer_limit
+                while view and (free := limit - (self.output.size if self.output is not None else 0)) > 0:
+                    self.write(view[:free])
+                    view = view[free:]
+                    if self.write_error is not None:  # what was written went nowhere
+                        raise self._as_error(self.write_error)
+                if view:
+                    self._wait_for_room().on_done(go_on)
+                else:
+                    sent.set(size)
+            except TheaterError as error:
+                sent.set_exception_value(error)
+
+        go_on()
+        return sent
+
+    def _framed(self, handle: Any, data: bytes | bytearray | memoryview) -> tuple[int, bytes | memoryview]:
+        """The payload's size, and what goes on the wire for it."""
+        self.check_owner(handle)
+        self.state.check(Event.SEND)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InvalidArgument(f"send takes bytes, not {type(data).__name__}")
+        if self.write_closed:
+            raise Closed("the sending side was shut down")
+        payload = data if isinstance(data, bytes) else bytes(data)
+        return len(payload), frame(payload, self.options.framing)
+
+    def queue_output(self, data: bytes | bytearray | memoryview, start: int) -> None:
+        """Keep what the kernel did not take, up to the hard limit.
+
+        Raises:
+            LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
+        """
+        waiting = len(data) - start + (self.output.size if self.output is not None else 0)
+        if waiting > self.options.write_buffer_hard_limit:
+            self.fail(f"limit: {waiting} bytes would wait to be sent, {self.options.write_buffer_hard_limit} may")
+            raise self.error()
+        super().queue_output(data, start)
+
+    def drained(self, handle: Any) -> Future[None]:
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.drained`."""
+        self.check_owner(handle)
+        if self.output is not None and self.output.size > self.options.write_buffer_limit:
+            return self._wait_for_room()
+        future: Future[None] = Future()
+        future.set(None)
+        return future
+
+    def _wait_for_room(self) -> Future[None]:
+        """A future that is settled when half of ``write_buffer_limit`` is free, or fails with the connection."""
+        future: Future[None] = Future()
+        self.flush_waiters = [*(self.flush_waiters or ()), future]
+        return future
+
+    def shutdown_write(self, handle: Any) -> None:
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.shutdown_write`."""
+        self.check_owner(handle)
+        self.state.apply(Event.SHUTDOWN_WRITE)
+        self.end_output()
+
+    def output_failed(self, reason: str) -> None:
+        """Some of the output is lost: with the socket, or because the peer takes nothing."""
+        self.direct = False
+        if reason == "timeout":
+            self.fail(reason)
+        elif self.flush_waiters:
+            waiters, self.flush_waiters = self.flush_waiters, None
+            for waiter in waiters:
+                waiter.set_exception_value(errors.by_kind[reason.partition(": ")[0]]())
+
+    def _wake_waiters(self) -> None:
+        if self._receiver is not None:
+            future = self._receiver[0]
+            self._end_receive(self._receiver[2])
+            future.set_exception_value(self.error())
+        waiters, self.flush_waiters = self.flush_waiters, None
+        for waiter in waiters or ():
+            waiter.set_exception_value(self.error())
+
+    # -- addresses ------------------------------------------------------------------------------------------------
+
+    def peer_address(self) -> str:
+        """The peer's address, also after the end."""
+        if self.peer is None:
+            self.peer = self._ask(self.sock.getpeername)
+        return self._shown(self.peer)
+
+    def local_address(self) -> str:
+        """The local address."""
+        if self.local is None:
+            self.local = self._ask(self.sock.getsockname)
+        return self._shown(self.local)
+
+    def _ask(self, name: Any) -> Any:
+        try:
+            return name()
+        except OSError:
+            return ()  # gone before anybody asked
+
+    def _shown(self, sockaddr: Any) -> str:
+        return format_sockaddr(self.sock.family, sockaddr) if sockaddr != () else ""
