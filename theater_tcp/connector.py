@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from theater_tcp.address import Address, HostPort, UnixPath
 from theater_tcp.errors import ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
 from theater_tcp.future import Future
 from theater_tcp.poller import WRITE
+from theater_tcp.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class Connector:
         self._loop = loop
         self._attempt_delay = attempt_delay
         self._resolver = resolver
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="theater-resolver")
+        self._threads = Workers(threads, "theater-resolver")  # daemons: a resolver that hangs holds up no exit
         self._races: dict[Race, None] = {}
         self._closed = False
 
@@ -100,7 +100,7 @@ class Connector:
         self._closed = True
         for race in list(self._races):
             race.fail(ShutDown())
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _over(self, race: Race) -> None:
         self._races.pop(race, None)
@@ -110,17 +110,20 @@ class Connector:
             race.fail(ShutDown())
             return
 
-        def look_up() -> None:
-            try:
-                targets = self._resolver(address.host, address.port)
-            except OSError as error:
-                self._loop.call_soon(partial(race.fail, from_os_error(error, str(address))))
-            except Exception as error:  # a name that getaddrinfo can't even encode (UnicodeError)
-                self._loop.call_soon(partial(race.fail, Unreachable(f"{address}: {error}")))
-            else:
-                self._loop.call_soon(partial(race.run, targets))
+        found: Future[list[Target]] = Future()
+        found.on_done(lambda _: self._loop.call_soon(partial(self._resolved, str(address), race, found)))
+        self._threads.submit(self._resolver, (address.host, address.port), found)
 
-        self._threads.submit(look_up)
+    @staticmethod
+    def _resolved(name: str, race: Race, found: Future[list[Target]]) -> None:
+        try:
+            targets = found.get()
+        except OSError as error:
+            race.fail(from_os_error(error, name))
+        except Exception as error:  # a name that getaddrinfo can't even encode (UnicodeError)
+            race.fail(Unreachable(f"{name}: {error}"))
+        else:
+            race.run(targets)
 
 
 class Race:

@@ -82,6 +82,8 @@ class TheaterError(Exception):
     kind: ClassVar[str] = "io"
 
     def __init__(self, detail: str = "") -> None:
+        if not detail.isprintable():  # what a caller or a peer named may hold line breaks: an error is one line
+            detail = detail.encode("unicode_escape").decode("ascii")
         super().__init__(detail)
         self.detail = detail
 

@@ -321,7 +321,8 @@ class OwnedStream(Stream):
         if self.owner is not owner or owner is None:
             return  # closed or transferred by the callback: it isn't this owner's any more
         if name == "on_close":
-            self.end_was_heard()
+            if self._close_told:  # else it was transferred to the same owner meanwhile, who is to hear of both anew
+                self.end_was_heard()
         elif error is not None:
             self.fail(f"callback: {type(error).__name__}", flush=True)
 

@@ -5,7 +5,8 @@ Three things of pykka don't scale to one process with tens of thousands of actor
 - ``ActorRegistry`` keeps a list, and stopping one of n actors scans it twice (2.5 ms beside 50 000).
   :class:`RefTable` takes the list's place: a dict with the few list methods that the registry uses, each O(1).
 - ``ThreadingFuture.get`` on the loop's thread would stop the loop, for ever if the answer has to come through it.
-  Called there it raises :class:`~theater_tcp.errors.BlockingCall`; awaited there, a helper thread does the waiting.
+  Called there it raises :class:`~theater_tcp.errors.BlockingCall`; awaited there, or in an asyncio task, a helper
+  thread does the waiting.
 - ``Actor.start`` can't tell what became of ``on_start``; :func:`start_threading_actor` can.
 
 The self-test at the end runs at import and names pykka's version if one of these names has gone.
@@ -13,6 +14,7 @@ The self-test at the end runs at import and names pykka's version if one of thes
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import threading
@@ -146,9 +148,17 @@ def _guarded(get: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def _in_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _await_in_a_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
     def awaiting(self: ThreadingFuture[Any]) -> Generator[Any, Any, Any]:
-        if running_loop() is None:
+        if running_loop() is None and not _in_asyncio():
             return cast("Generator[Any, Any, Any]", plain(self))
         return arrival_of(self).__await__()
 
@@ -158,8 +168,8 @@ def _await_in_a_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _self_test() -> None:
     """Fail at import, with pykka's version, if a private name that is used here or in ``actor`` has changed."""
     used = [
-        (pykka.Actor, "_actor_ref"),
-        (pykka.ActorRef, "_actor_weakref"),
+        (pykka.Actor, "_create_actor_inbox"),
+        (pykka.Actor, "_create_future"),
         (pykka.Actor, "_actor_loop_running"),
         (pykka.Actor, "_actor_loop_teardown"),
         (pykka.Actor, "_actor_loop_setup"),
@@ -170,9 +180,12 @@ def _self_test() -> None:
         (ActorRegistry, "_actor_refs"),
         (ActorRegistry, "_actor_refs_lock"),
     ]
-    sample = type("Sample", (pykka.ThreadingActor,), {})()
-    made = {pykka.Actor: sample, pykka.ActorRef: sample.actor_ref}
-    missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(made.get(owner, owner), name)]
+    missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
+    sample = pykka.ThreadingActor()  # for what only instances have
+    if not hasattr(sample, "_actor_ref"):
+        missing.append("Actor._actor_ref")
+    elif not hasattr(sample.actor_ref, "_actor_weakref"):
+        missing.append("ActorRef._actor_weakref")
     envelope = Envelope(ProxyCall(attr_path=("x",), args=(), kwargs={}), reply_to=None)
     if not hasattr(envelope, "message") or not hasattr(envelope, "reply_to"):
         missing.append("Envelope.message/reply_to")

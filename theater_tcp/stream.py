@@ -167,7 +167,7 @@ class Stream(Transport):
             raise
         if data is not None:
             if self.fin_seen and not self.eof and self.fd >= 0:
-                self.peek()  # the end may be next: the owner hears of it without another receive
+                self.network.loop.call_soon(self.peek)  # the end may be next: the owner needs no other receive for it
             if self.eof or self.reason is not None:
                 self.settle()
             return data

@@ -198,6 +198,8 @@ class Transport(LoopActor):
 
     def peek(self) -> None:
         """See whether the peer's end of stream is next, without taking a byte away from who will receive it."""
+        if self.fd < 0:
+            return
         try:
             ahead = self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
