@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from theater_tcp.connection_state import Event, Mode, Phase, parse_mode
+from theater_tcp.connection_state import (
+    ABORT,
+    ACTIVATE,
+    CLOSE,
+    CLOSING,
+    FAIL,
+    OPEN,
+    PASSIVE,
+    PENDING,
+    RELEASE,
+    TRANSFER,
+    Phase,
+    parse_mode,
+)
 from theater_tcp.errors import Busy, InvalidArgument, NoSuchActor
 from theater_tcp.messages import Turn
 from theater_tcp.owned_stream import OwnedStream
@@ -55,7 +68,7 @@ class Connection(OwnedStream):
         network.connections[self] = None
         network.registry[self.actor_ref] = None
         self.actor_inbox.scheduled = False
-        if phase is Phase.OPEN:
+        if phase is OPEN:
             self._refresh()
 
     # -- calls of the owner ---------------------------------------------------------------------------------------
@@ -64,7 +77,7 @@ class Connection(OwnedStream):
         """See :meth:`theater_tcp.tcp.ConnectionHandle.activate`."""
         if self.handle is not handle:
             self.check_owner(handle)
-        self.state.apply(Event.ACTIVATE)
+        self.state.apply(ACTIVATE)
         if self._awaits_activation or self.fin_seen or not self._in_callback or self.options.idle_timeout is not None:
             self.opened()  # else the turn under way settles everything
 
@@ -73,7 +86,7 @@ class Connection(OwnedStream):
         if self.handle is not handle:
             self.check_owner(handle)
         parsed, count = parse_mode(mode)
-        if parsed is not Mode.PASSIVE:
+        if parsed is not PASSIVE:
             if self._receiver is not None:
                 raise Busy("a receive waits")
             if "on_data" not in self.owner.heard:  # type: ignore[union-attr]
@@ -86,14 +99,14 @@ class Connection(OwnedStream):
     def transfer(self, handle: Any, target: Owner) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.transfer`; ``target`` is able and willing."""
         self.check_owner(handle)
-        self.state.check(Event.TRANSFER)
+        self.state.check(TRANSFER)
         if self._receiver is not None:
             raise Busy("a receive waits")
         name = target.takes_transfers()
         turn = Turn(self)
         if not target.tell(turn):  # before anything changes
             raise NoSuchActor(str(target))
-        was_pending = self.state.phase is Phase.PENDING
+        was_pending = self.state.phase is PENDING
         owner, self.owner = self.owner, target
         owner.connections.pop(self, None)  # type: ignore[union-attr]
         target.connections[self] = None
@@ -102,7 +115,7 @@ class Connection(OwnedStream):
         self._turn = turn
         self._announcement = name
         self._count_ran_out = self._close_told = False
-        self.state.apply(Event.TRANSFER)
+        self.state.apply(TRANSFER)
         self.network.metrics.transfers += 1
         if was_pending:
             self.opened()
@@ -125,7 +138,7 @@ class Connection(OwnedStream):
     def close(self, handle: Any) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.close`."""
         self.check_owner(handle)
-        self.state.apply(Event.CLOSE)
+        self.state.apply(CLOSE)
         self._leave_owner()
         self.finish()
         self._end_if_done()
@@ -133,7 +146,7 @@ class Connection(OwnedStream):
     def abort(self, handle: Any) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.abort`."""
         self.check_owner(handle)
-        self.state.apply(Event.ABORT)
+        self.state.apply(ABORT)
         self._leave_owner()
         self.reset()
 
@@ -141,11 +154,11 @@ class Connection(OwnedStream):
 
     def end_was_heard(self) -> None:
         """The owner has heard of the end, or does not want to."""
-        if self.state.phase is Phase.CLOSING:
+        if self.state.phase is CLOSING:
             self._leave_owner()
             self._end_if_done()
         elif not self.options.half_open:
-            self.state.apply(Event.CLOSE)
+            self.state.apply(CLOSE)
             self._leave_owner()
             if self.output is None:
                 self.release_socket()  # the peer has ended, and all is said
@@ -161,8 +174,8 @@ class Connection(OwnedStream):
 
     def owner_ended(self) -> None:
         """The owner's life is over: flush and close."""
-        if self.state.phase in (Phase.PENDING, Phase.OPEN):
-            self.state.apply(Event.CLOSE)
+        if self.state.phase in (PENDING, OPEN):
+            self.state.apply(CLOSE)
         self._leave_owner()
         self.finish()
         self._end_if_done()
@@ -174,9 +187,9 @@ class Connection(OwnedStream):
             reason: an error kind, with a detail or without.
             flush: whether what was sent is still delivered.
         """
-        if self.state.phase is Phase.CLOSING and self.reason is not None:
+        if self.state.phase is CLOSING and self.reason is not None:
             return
-        self.state.apply(Event.FAIL)
+        self.state.apply(FAIL)
         self._count_ran_out = False
         if self.reason is None:
             self.reason = reason
@@ -200,8 +213,8 @@ class Connection(OwnedStream):
         if self.fd >= 0:
             reset_on_close(self.sock)
         if self.owner is None or self._close_told:
-            if self.state.phase is Phase.OPEN:  # its end of stream is being told
-                self.state.apply(Event.FAIL)
+            if self.state.phase is OPEN:  # its end of stream is being told
+                self.state.apply(FAIL)
             self._leave_owner()
             self.release_socket()
             self._end_if_done()
@@ -216,7 +229,7 @@ class Connection(OwnedStream):
     def idle_expired(self) -> None:
         """No byte for ``idle_timeout``, or one came meanwhile and the rest of the time is still to pass."""
         timeout = self.options.idle_timeout
-        if timeout is None or self.fd < 0 or self.state.phase is not Phase.OPEN:
+        if timeout is None or self.fd < 0 or self.state.phase is not OPEN:
             return
         left = self.last_activity + timeout - self.network.loop.now
         if left > 0:
@@ -233,7 +246,7 @@ class Connection(OwnedStream):
             self._wake_waiters()  # a handler that waits for room would keep its owner from hearing of the end
         if self.listener is not None:
             self.listener.connection_ended()
-        if self.state.phase is Phase.CLOSING:
+        if self.state.phase is CLOSING:
             self._end_if_done()
 
     def on_stop(self) -> None:
@@ -241,7 +254,7 @@ class Connection(OwnedStream):
         if self.fd >= 0:
             if self.output is not None:
                 self.flush()
-            if self.state.phase is not Phase.CLOSING:
+            if self.state.phase is not CLOSING:
                 self.fail("shutdown")
             self.release_socket()
 
@@ -264,9 +277,9 @@ class Connection(OwnedStream):
             super()._end_life()
 
     def _end_if_done(self) -> None:
-        if self.fd >= 0 or self.owner is not None or self.state.phase is not Phase.CLOSING:
+        if self.fd >= 0 or self.owner is not None or self.state.phase is not CLOSING:
             return
-        self.state.apply(Event.RELEASE)
+        self.state.apply(RELEASE)
         self.network.connections.pop(self, None)
         if not self.actor_stopped.is_set():
             self.network.registry.pop(self.actor_ref, None)
@@ -309,5 +322,5 @@ class Connection(OwnedStream):
             network.pending_deadlines.set(self, options.pending_timeout)
         if self.output is not None:
             network.send_deadlines.set(self, options.send_timeout)
-        if options.idle_timeout is not None and self.state.phase is Phase.OPEN:
+        if options.idle_timeout is not None and self.state.phase is OPEN:
             network.idle_deadlines.set(self, options.idle_timeout)

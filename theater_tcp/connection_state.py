@@ -14,7 +14,34 @@ from enum import Enum
 
 from theater_tcp.errors import AlreadyActive, Closed, InvalidArgument, NotFound, Pending, TheaterError, WrongMode
 
-__all__ = ["MAX_COUNT", "REFUSALS", "TRANSITIONS", "ConnectionState", "Event", "Mode", "Phase", "parse_mode"]
+__all__ = [
+    "ABORT",
+    "ACTIVATE",
+    "ACTIVE",
+    "CLOSE",
+    "CLOSED",
+    "CLOSING",
+    "COUNT",
+    "FAIL",
+    "MAX_COUNT",
+    "ONCE",
+    "OPEN",
+    "PASSIVE",
+    "PENDING",
+    "RECEIVE",
+    "REFUSALS",
+    "RELEASE",
+    "SEND",
+    "SET_ACTIVE",
+    "SHUTDOWN_WRITE",
+    "TRANSFER",
+    "TRANSITIONS",
+    "ConnectionState",
+    "Event",
+    "Mode",
+    "Phase",
+    "parse_mode",
+]
 
 MAX_COUNT = 32767
 """The largest ``count(n)``, as Erlang's ``{active, N}`` has it."""
@@ -57,36 +84,42 @@ class Event(Enum):
     RELEASE = "release"
 
 
+PENDING, OPEN, CLOSING, CLOSED = Phase
+PASSIVE, ACTIVE, ONCE, COUNT = Mode
+ACTIVATE, SET_ACTIVE, TRANSFER, SEND, RECEIVE, SHUTDOWN_WRITE, CLOSE, ABORT, FAIL, RELEASE = Event
+"""The members under names of their own: before Python 3.12, ``Phase.OPEN`` is a function call in disguise, and what a
+connection does in a millionth of a second asks for a dozen of them."""
+
 TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
-    (Phase.PENDING, Event.ACTIVATE): Phase.OPEN,
-    (Phase.PENDING, Event.TRANSFER): Phase.OPEN,
-    (Phase.PENDING, Event.CLOSE): Phase.CLOSING,
-    (Phase.PENDING, Event.ABORT): Phase.CLOSING,
-    (Phase.PENDING, Event.FAIL): Phase.CLOSING,
-    (Phase.OPEN, Event.SET_ACTIVE): Phase.OPEN,
-    (Phase.OPEN, Event.TRANSFER): Phase.OPEN,
-    (Phase.OPEN, Event.SEND): Phase.OPEN,
-    (Phase.OPEN, Event.RECEIVE): Phase.OPEN,
-    (Phase.OPEN, Event.SHUTDOWN_WRITE): Phase.OPEN,
-    (Phase.OPEN, Event.CLOSE): Phase.CLOSING,
-    (Phase.OPEN, Event.ABORT): Phase.CLOSING,
-    (Phase.OPEN, Event.FAIL): Phase.CLOSING,
-    (Phase.CLOSING, Event.RECEIVE): Phase.CLOSING,
-    (Phase.CLOSING, Event.FAIL): Phase.CLOSING,
-    (Phase.CLOSING, Event.RELEASE): Phase.CLOSED,
+    (PENDING, ACTIVATE): OPEN,
+    (PENDING, TRANSFER): OPEN,
+    (PENDING, CLOSE): CLOSING,
+    (PENDING, ABORT): CLOSING,
+    (PENDING, FAIL): CLOSING,
+    (OPEN, SET_ACTIVE): OPEN,
+    (OPEN, TRANSFER): OPEN,
+    (OPEN, SEND): OPEN,
+    (OPEN, RECEIVE): OPEN,
+    (OPEN, SHUTDOWN_WRITE): OPEN,
+    (OPEN, CLOSE): CLOSING,
+    (OPEN, ABORT): CLOSING,
+    (OPEN, FAIL): CLOSING,
+    (CLOSING, RECEIVE): CLOSING,
+    (CLOSING, FAIL): CLOSING,
+    (CLOSING, RELEASE): CLOSED,
 }
 """The phase after each allowed event."""
 
 REFUSALS: dict[tuple[Phase, Event], type[TheaterError]] = {
-    (Phase.PENDING, Event.SET_ACTIVE): Pending,
-    (Phase.PENDING, Event.SEND): Pending,
-    (Phase.PENDING, Event.RECEIVE): Pending,
-    (Phase.PENDING, Event.SHUTDOWN_WRITE): Pending,
-    (Phase.PENDING, Event.RELEASE): WrongMode,
-    (Phase.OPEN, Event.ACTIVATE): AlreadyActive,
-    (Phase.OPEN, Event.RELEASE): WrongMode,
-    **{(Phase.CLOSING, event): Closed for event in Event if event not in (Event.RECEIVE, Event.FAIL, Event.RELEASE)},
-    **{(Phase.CLOSED, event): NotFound for event in Event},
+    (PENDING, SET_ACTIVE): Pending,
+    (PENDING, SEND): Pending,
+    (PENDING, RECEIVE): Pending,
+    (PENDING, SHUTDOWN_WRITE): Pending,
+    (PENDING, RELEASE): WrongMode,
+    (OPEN, ACTIVATE): AlreadyActive,
+    (OPEN, RELEASE): WrongMode,
+    **{(CLOSING, event): Closed for event in Event if event not in (RECEIVE, FAIL, RELEASE)},
+    **{(CLOSED, event): NotFound for event in Event},
 }
 """The error for each event that is not allowed. Together with :data:`TRANSITIONS` it covers every cell."""
 
@@ -96,20 +129,20 @@ class ConnectionState:
 
     __slots__ = ("count", "mode", "phase")
 
-    def __init__(self, phase: Phase = Phase.PENDING) -> None:
+    def __init__(self, phase: Phase = PENDING) -> None:
         self.phase = phase
-        self.mode = Mode.PASSIVE
+        self.mode = PASSIVE
         self.count = 0
         """Chunks still to hand over in mode ``COUNT``."""
 
     def __repr__(self) -> str:
-        mode = f"count({self.count})" if self.mode is Mode.COUNT else self.mode.value
+        mode = f"count({self.count})" if self.mode is COUNT else self.mode.value
         return f"<{self.phase.value} {mode}>"
 
     @property
     def pushes(self) -> bool:
         """Whether data goes to the owner's callback without being asked for."""
-        return self.phase is Phase.OPEN and self.mode is not Mode.PASSIVE
+        return self.phase is OPEN and self.mode is not PASSIVE
 
     def check(self, event: Event) -> Phase:
         """The phase after ``event``, which does not happen yet.
@@ -121,16 +154,16 @@ class ConnectionState:
         phase = TRANSITIONS.get((self.phase, event))
         if phase is None:
             raise REFUSALS[self.phase, event]()
-        if event is Event.RECEIVE and self.pushes:
+        if event is RECEIVE and self.pushes:
             raise WrongMode(f"receive while the mode is {self.mode.value!r}")
         return phase
 
     def apply(self, event: Event) -> None:
         """Let ``event`` happen. Errors as :meth:`check`; whoever gets a connection by transfer finds it passive."""
         phase = TRANSITIONS.get((self.phase, event))
-        self.phase = self.check(event) if phase is None or event is Event.RECEIVE else phase
-        if event is Event.TRANSFER:
-            self.mode, self.count = Mode.PASSIVE, 0
+        self.phase = self.check(event) if phase is None or event is RECEIVE else phase
+        if event is TRANSFER:
+            self.mode, self.count = PASSIVE, 0
 
     def set_mode(self, mode: Mode, count: int = 0) -> None:
         """Change the data mode.
@@ -139,8 +172,8 @@ class ConnectionState:
             mode: the new mode; from every mode to every mode.
             count: for ``COUNT``, the chunks to hand over, 1 to :data:`MAX_COUNT`.
         """
-        if self.phase is not Phase.OPEN:
-            self.apply(Event.SET_ACTIVE)
+        if self.phase is not OPEN:
+            self.apply(SET_ACTIVE)
         self.mode, self.count = mode, count
 
     def hand_over(self) -> bool:
@@ -149,17 +182,17 @@ class ConnectionState:
         Returns:
             whether the count ran out with it, so that the owner is to hear that the connection is passive.
         """
-        if self.mode is Mode.ONCE:
-            self.mode = Mode.PASSIVE
-        elif self.mode is Mode.COUNT:
+        if self.mode is ONCE:
+            self.mode = PASSIVE
+        elif self.mode is COUNT:
             self.count -= 1
             if self.count == 0:
-                self.mode = Mode.PASSIVE
+                self.mode = PASSIVE
                 return True
         return False
 
 
-_MODES = {"passive": (Mode.PASSIVE, 0), "active": (Mode.ACTIVE, 0), "once": (Mode.ONCE, 0)}
+_MODES = {"passive": (PASSIVE, 0), "active": (ACTIVE, 0), "once": (ONCE, 0)}
 
 
 def parse_mode(mode: str | int) -> tuple[Mode, int]:
@@ -176,5 +209,5 @@ def parse_mode(mode: str | int) -> tuple[Mode, int]:
         if known is not None:
             return known
     elif isinstance(mode, int) and not isinstance(mode, bool) and 1 <= mode <= MAX_COUNT:
-        return Mode.COUNT, mode
+        return COUNT, mode
     raise InvalidArgument(f"mode {mode!r} is not 'passive', 'active', 'once' or a count from 1 to {MAX_COUNT}")

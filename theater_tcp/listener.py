@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.actor import LoopActor
 from theater_tcp.address import Address, format_sockaddr
 from theater_tcp.connection import Connection
-from theater_tcp.connection_state import Phase
+from theater_tcp.connection_state import PENDING
 from theater_tcp.errors import Closed, IoFailed, NotFound, NotOwner
 from theater_tcp.future import Future
 from theater_tcp.listening_socket import file_of
@@ -172,7 +172,7 @@ class Listener(LoopActor):
         network.metrics.accepted += 1
         network.accepted_now += 1
         self.connections_now += 1
-        connection = Connection(network, sock, peer, self.options, Phase.PENDING, owner, self)
+        connection = Connection(network, sock, peer, self.options, PENDING, owner, self)
         if self._accepts:
             future = self._accepts.popleft()
             connection.wait_for_activation()
@@ -185,7 +185,7 @@ class Listener(LoopActor):
             connection.announce("handle_connection")
         else:
             connection.introduce(actor)
-            if connection.state.phase is Phase.PENDING:
+            if connection.state.phase is PENDING:
                 connection.wait_for_activation()
 
     def _has_taker(self) -> bool:

@@ -69,10 +69,9 @@ class Network:
         """Whether the runtime has as many accepted connections as it may have."""
         return self.accepted_now >= self.settings.max_connections
 
-    def accepted_one_ended(self) -> None:
+    def room_again(self) -> None:
         """An accepted connection's socket has been closed: let the listeners that wait for room go on."""
-        self.accepted_now -= 1
-        if self.waiting_listeners and not self.at_limit():
+        if not self.at_limit():
             waiting, self.waiting_listeners = self.waiting_listeners, {}
             for listener in waiting.values():  # all, since not each has a peer waiting; who finds no room waits again
                 listener.resume()

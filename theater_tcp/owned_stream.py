@@ -15,7 +15,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import Interrupted, LoopActor
-from theater_tcp.connection_state import Event, Mode, Phase
+from theater_tcp.connection_state import ACTIVE, CLOSING, FAIL, OPEN, PASSIVE, Phase
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
@@ -138,7 +138,7 @@ class OwnedStream(Stream):
         if self._receiver is not None:
             return True
         state = self.state
-        return state.phase is Phase.OPEN and state.mode is not Mode.PASSIVE and self._turn is None
+        return state.phase is OPEN and state.mode is not PASSIVE and self._turn is None
 
     def data_ready(self) -> None:
         """The socket is readable and somebody wants it."""
@@ -336,12 +336,12 @@ class OwnedStream(Stream):
     def _end_is_due(self) -> bool:
         if self._close_told or not (self.eof or self.reason is not None):
             return False
-        return self.state.phase is Phase.CLOSING or not (self._leftover or self._input)
+        return self.state.phase is CLOSING or not (self._leftover or self._input)
 
     def _tell_end(self) -> Callback | None:
         self._close_told = True
-        if self.reason is not None and self.state.phase is not Phase.CLOSING:
-            self.state.apply(Event.FAIL)
+        if self.reason is not None and self.state.phase is not CLOSING:
+            self.state.apply(FAIL)
         if not self.owner.hears("on_close"):  # type: ignore[union-attr]
             self.end_was_heard()
             return None
@@ -352,7 +352,7 @@ class OwnedStream(Stream):
     def _refresh(self) -> None:
         """Work out anew what the short ways depend on."""
         state, options, owner = self.state, self.options, self.owner
-        if state.phase is not Phase.OPEN or owner is None or self.fd < 0:
+        if state.phase is not OPEN or owner is None or self.fd < 0:
             self.direct = self.sends_directly = False
             return
         raw = options.framing == "raw"
@@ -360,7 +360,7 @@ class OwnedStream(Stream):
             raw and self.output is None and not self.write_closed and self.cut is None and options.idle_timeout is None
         )
         self.direct = (
-            state.mode is Mode.ACTIVE
+            state.mode is ACTIVE
             and raw
             and owner.loop_actor is not None
             and not self.eof

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp import errors
 from theater_tcp.address import format_sockaddr
-from theater_tcp.connection_state import Event, Phase
+from theater_tcp.connection_state import CLOSING, RECEIVE, SEND, SHUTDOWN_WRITE, Phase
 from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotFound, NotOwner, TheaterError, TimedOut
 from theater_tcp.framing import InputBuffer, frame, prefix_size
 from theater_tcp.future import Future
@@ -126,7 +126,7 @@ class Stream(Transport):
 
     def _take(self, size: int) -> bytes | None:
         """What a ``receive`` gets: 1 to ``size`` bytes, b"" at the end of the stream, None if it has to wait."""
-        closing = self.state.phase is Phase.CLOSING
+        closing = self.state.phase is CLOSING
         if not self._leftover and not self._input and self.options.framing == "raw":
             chunk = self.read(min(size, self.options.read_buffer_limit))
         else:
@@ -155,7 +155,7 @@ class Stream(Transport):
         self.check_owner(handle)
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_RECEIVE:
             raise InvalidArgument(f"receive takes 1 to {MAX_RECEIVE} bytes, not {size!r}")
-        self.state.check(Event.RECEIVE)
+        self.state.check(RECEIVE)
         if self._receiver is not None:
             raise Busy("another receive waits")
         if timeout is not None:
@@ -250,7 +250,7 @@ class Stream(Transport):
     def _framed(self, handle: Any, data: bytes | bytearray | memoryview) -> tuple[int, bytes | memoryview]:
         """The payload's size, and what goes on the wire for it."""
         self.check_owner(handle)
-        self.state.check(Event.SEND)
+        self.state.check(SEND)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidArgument(f"send takes bytes, not {type(data).__name__}")
         if self.write_closed:
@@ -288,7 +288,7 @@ class Stream(Transport):
     def shutdown_write(self, handle: Any) -> None:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.shutdown_write`."""
         self.check_owner(handle)
-        self.state.apply(Event.SHUTDOWN_WRITE)
+        self.state.apply(SHUTDOWN_WRITE)
         self.end_output()
 
     def output_failed(self, reason: str) -> None:

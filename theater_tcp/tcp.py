@@ -15,7 +15,7 @@ import pykka
 from theater_tcp.actor import LoopActor, hosting
 from theater_tcp.address import parse
 from theater_tcp.connection import Connection
-from theater_tcp.connection_state import Phase
+from theater_tcp.connection_state import CLOSING, OPEN
 from theater_tcp.errors import ShutDown, TheaterError
 from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future
@@ -288,7 +288,7 @@ class TcpActor(LoopActor):
     @property
     def connections(self) -> list[ConnectionHandle]:
         """Handles on the connections that this actor owns now, but for those that are ending."""
-        return [core.handle for core in self._theater_owner.connections if core.state.phase is not Phase.CLOSING]
+        return [core.handle for core in self._theater_owner.connections if core.state.phase is not CLOSING]
 
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """Await ``call(*args)`` done by one of the runtime's worker threads: for what blocks."""
@@ -345,7 +345,7 @@ def open_connection(
             return
         apply_to_socket(sock, for_connection)
         network.metrics.connected += 1
-        connection = Connection(network, sock, None, for_connection, Phase.OPEN, owner)
+        connection = Connection(network, sock, None, for_connection, OPEN, owner)
         connection.opened()
         opened.set(connection.handle)
 

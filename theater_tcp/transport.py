@@ -17,7 +17,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import LoopActor
-from theater_tcp.connection_state import ConnectionState, Phase
+from theater_tcp.connection_state import CLOSING, OPEN, PENDING, ConnectionState, Phase
 from theater_tcp.errors import from_os_error
 from theater_tcp.output_queue import OutputQueue
 from theater_tcp.poller import ERROR, HANGUP, PEER_SHUTDOWN, READ, WRITE
@@ -91,7 +91,7 @@ class Transport(LoopActor):
         self.reason: str | None = None  # why the connection ended, if not by end of stream
         self.sends_directly = False
         self.last_activity = network.loop.now
-        self.accepted = phase is Phase.PENDING
+        self.accepted = phase is PENDING
 
     # -- what a subclass decides -----------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Transport(LoopActor):
             self.flush()
         if self.fd < 0 or not mask & ~WRITE:
             return
-        if self.state.phase is Phase.CLOSING:
+        if self.state.phase is CLOSING:
             self._linger()
         elif self.wants_data and not self.eof:
             self.data_ready()
@@ -147,7 +147,7 @@ class Transport(LoopActor):
         output = self.output
         pending = output.size if output is not None else 0
         mask = WRITE if pending else 0
-        if phase is Phase.OPEN:
+        if phase is OPEN:
             if self.eof or self.reason is not None:
                 pass
             elif self.wants_data:
@@ -157,7 +157,7 @@ class Transport(LoopActor):
                 mask |= READ
             elif not self.fin_seen:
                 mask |= PEER_SHUTDOWN
-        elif phase is Phase.CLOSING and not pending:
+        elif phase is CLOSING and not pending:
             mask |= READ
         self._set_interest(mask)
 
@@ -183,7 +183,7 @@ class Transport(LoopActor):
 
     def _on_hangup(self) -> None:
         """The connection is gone in both directions; what the kernel still holds comes first."""
-        if self.state.phase is Phase.PENDING:
+        if self.state.phase is PENDING:
             error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self.broken(OSError(error, ""))
@@ -312,7 +312,7 @@ class Transport(LoopActor):
         else:
             self.output = None
             network.send_deadlines.clear(self, self.options.send_timeout)
-            if self.state.phase is Phase.CLOSING:
+            if self.state.phase is CLOSING:
                 self.output_done()
                 return
             if self.write_closed:
@@ -331,7 +331,7 @@ class Transport(LoopActor):
     def write_failed(self, error: OSError) -> None:
         """The kernel refused the output: it is lost, but what the peer sent before may still be read."""
         self.drop_output()
-        if self.state.phase is Phase.CLOSING:
+        if self.state.phase is CLOSING:
             self.release_socket()
             return
         self.write_error = str(from_os_error(error))
@@ -442,5 +442,7 @@ class Transport(LoopActor):
             network.linger_deadlines.clear(self, self.options.linger_timeout)
         network.metrics.closed += 1
         if self.accepted:
-            network.accepted_one_ended()
+            network.accepted_now -= 1
+            if network.waiting_listeners:
+                network.room_again()
         self.socket_released()

@@ -285,6 +285,25 @@ def lines_are_cut_where_they_end(stage: SteppedTheater) -> None:
     expect(owner.closed, ["eof"], "the end")
 
 
+def a_change_of_framing_cuts_what_is_unread_anew(stage: SteppedTheater) -> None:
+    """As BDAT of SMTP needs it (RFC 3030): a line, so many bytes, and lines again, all in one segment."""
+    owner, connection, peer = Line.on(stage)
+    connection.set_framing("line", 100)
+    peer.send(b"BDAT 5\r\nhelloNOOP\r\nQUIT\r\n\3endrest")
+    expect(stage.result(connection.receive(100)), b"BDAT 5\r\n", "the line")
+    connection.set_framing("raw")
+    expect(receive_exactly(stage, connection, 5), b"hello", "the bytes")
+    connection.set_framing("line", 100)
+    expect(stage.result(connection.receive(100)), b"NOOP\r\n", "the line after the bytes")
+    connection.set_active("once")
+    stage.until(lambda: bool(owner.chunks), "no line")
+    expect(owner.chunks, [b"QUIT\r\n"], "the pushed line")
+    connection.set_framing("length-1")
+    expect(stage.result(connection.receive(100)), b"end", "the frame")
+    connection.set_framing("raw")
+    expect(receive_exactly(stage, connection, 4), b"rest", "the rest")
+
+
 def frames_are_cut_by_their_length(stage: SteppedTheater) -> None:
     """The prefix comes off here, and is put on for what is sent."""
     owner, connection, peer = Line.on(stage)
@@ -469,6 +488,7 @@ CHECKS: tuple[Callable[[SteppedTheater], None], ...] = (
     passive_holds_at_once_and_loses_nothing,
     a_transfer_takes_every_unread_byte_along,
     lines_are_cut_where_they_end,
+    a_change_of_framing_cuts_what_is_unread_anew,
     frames_are_cut_by_their_length,
     the_end_of_stream_comes_after_the_last_byte,
     a_passive_owner_hears_of_the_end_and_receives_what_came_before,
