@@ -241,6 +241,13 @@ class TcpMixin(pykka.Actor):
         finally:
             loop.call_soon(partial(connection.end, self._theater_owner, callback.name, failure))
 
+    def _stop(self) -> None:
+        super()._stop()
+        try:  # before pykka answers: who has stopped an actor finds its listeners closed
+            _on_loop(self._theater.network, self._theater.ownership.ended, self._theater_owner)
+        except ShutDown:
+            pass
+
     def _actor_loop_teardown(self) -> None:
         super()._actor_loop_teardown()
         network = self._theater.network

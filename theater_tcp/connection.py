@@ -7,6 +7,7 @@ handle that is not the connection's any more is a stranger's. What the owner hea
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.connection_state import (
@@ -92,7 +93,7 @@ class Connection(OwnedStream):
             if "on_data" not in self.owner.heard:  # type: ignore[union-attr]
                 raise InvalidArgument(f"{self.owner} has no on_data")
         self.state.set_mode(parsed, count)
-        self._count_ran_out = False
+        self._count_ran_out = self.fin_seen = False
         if not self._in_callback:
             self.settle()
 
@@ -233,7 +234,8 @@ class Connection(OwnedStream):
             return
         left = self.last_activity + timeout - self.network.loop.now
         if left > 0:
-            self.network.idle_deadlines.set(self, left)
+            grain = timeout / 16  # few durations, though the rests are as many as the connections: late by at most one
+            self.network.idle_deadlines.set(self, math.ceil(left / grain) * grain)
         else:
             self.network.metrics.timeouts += 1
             self.fail("timeout", flush=True)

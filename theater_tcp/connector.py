@@ -30,6 +30,9 @@ __all__ = ["Connector", "interleave", "resolve"]
 Target = tuple[int, Any]
 """Family and socket address."""
 
+UNIX_RETRY = 0.01
+"""Seconds between two attempts at a Unix socket whose backlog is full."""
+
 IN_PROGRESS = {errno.EINPROGRESS, errno.EAGAIN, errno.EWOULDBLOCK, errno.EALREADY}
 
 
@@ -181,7 +184,12 @@ class Race:
             if code == 0:
                 self._win(sock)
                 return
-            if code not in IN_PROGRESS or (code == errno.EAGAIN and family == socket.AF_UNIX):
+            if code == errno.EAGAIN and family == socket.AF_UNIX:  # its backlog is full, and nothing tells when not
+                sock.close()
+                self._left.insert(0, (family, sockaddr))
+                self._next_attempt = self._loop.call_later(UNIX_RETRY, self._start_next)
+                return
+            if code not in IN_PROGRESS:
                 sock.close()
                 self._last_error = from_os_error(OSError(code, os.strerror(code)), self._name)
                 continue

@@ -147,6 +147,8 @@ class EventLoop:
         self.ready: deque[Callable[[], object]] = deque()
         self.sleeping = False
         self.closed = False
+        self.tasks: set[Any] = set()
+        """The coroutines that wait (:class:`~theater_tcp.task.Task`), for an orderly end. On the loop's thread."""
         self._clock = clock
         self._poll = self.poller.poll
         self._poller_forgets = hasattr(select, "epoll") and isinstance(self.poller, select.epoll)

@@ -40,6 +40,9 @@ logger = logging.getLogger("theater_tcp.runtime")
 
 A = TypeVar("A", bound=pykka.Actor)
 
+MIN_PAUSE, MAX_PAUSE = 0.0005, 0.02
+"""Seconds between two looks at what is left on the way down: short at first, since mostly there is nothing."""
+
 STOP_TIMEOUT = 5.0
 """Seconds that an actor may take in ``on_stop`` while the runtime goes down."""
 
@@ -268,6 +271,8 @@ class Theater:
         self.network.draining = True
         self.network.connector.close()
         self.loop.close()
+        for task in list(self.loop.tasks):
+            task.cancel(ShutDown())
         for ref in self._living():  # what did not even end now
             actor = _loop_actor(ref)
             if actor is not None:
@@ -275,6 +280,11 @@ class Theater:
         self._companion.close()
         self._workers.close()
         self._stopped.set()
+
+    @staticmethod
+    def _check_class(actor_class: type[pykka.Actor]) -> None:
+        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
+            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
 
     def _construct(self, actor_class: type[A], args: tuple[Any, ...], kwargs: dict[str, Any]) -> A:
         _check_class(actor_class)
@@ -337,6 +347,7 @@ class _Drain:
         self._loop = theater.loop
         self._aborting = False
         self._stopping = False
+        self._pause = MIN_PAUSE
         self._network.draining = True
         self._deadline = self._loop.now + timeout
         if self._network.connections:
@@ -361,7 +372,7 @@ class _Drain:
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Whether the connections have ended; looked at 50 times a second, which costs nothing beside what goes on."""
+        """Whether the connections have ended."""
         if self._stopping:
             return
         network = self._network
@@ -369,6 +380,7 @@ class _Drain:
             self._stop_actors()
         elif self._loop.now >= self._deadline and not self._aborting:
             self._aborting = True
+            self._pause = MIN_PAUSE
             self._theater._clean = False
             logger.warning("%d connections did not end in time and are reset", len(network.connections))
             self._interrupt(self._theater._living())  # first, so that every owner can hear of the end
@@ -379,7 +391,8 @@ class _Drain:
         elif self._aborting and self._loop.now >= self._deadline:
             self._stop_actors()  # an owner does not even handle its on_close: go on without
         else:
-            self._loop.call_later(0.02, self._look)
+            self._pause = min(2 * self._pause, MAX_PAUSE)
+            self._loop.call_later(self._pause, self._look)
 
     @staticmethod
     def _interrupt(refs: list[pykka.ActorRef[Any]]) -> None:
@@ -398,10 +411,11 @@ class _Drain:
 
         def check() -> None:
             waiting[:] = [(ref, stopped) for ref, stopped in waiting if not _is_there(stopped)]
-            if waiting and self._loop.now < deadline:
+            if (waiting or self._loop.tasks) and self._loop.now < deadline:  # an on_stop may have begun before
                 if self._loop.now >= hurry:  # a handler that waits gives way to on_stop, which may take its time
                     self._interrupt([ref for ref, _ in waiting if ref.is_alive()])
-                self._loop.call_later(0.005, check)
+                self._pause = min(2 * self._pause, MAX_PAUSE)
+                self._loop.call_later(self._pause, check)
                 return
             for ref, _ in waiting:
                 logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)

@@ -127,8 +127,10 @@ class Stream(Transport):
     def _take(self, size: int) -> bytes | None:
         """What a ``receive`` gets: 1 to ``size`` bytes, b"" at the end of the stream, None if it has to wait."""
         closing = self.state.phase is CLOSING
-        if not self._leftover and not self._input and self.options.framing == "raw":
-            chunk = self.read(min(size, self.options.read_buffer_limit))
+        options, buffer = self.options, self._input
+        if options.framing == "raw" and not self._leftover:  # cut off no more than is asked for: framing may change
+            limit = min(size, options.read_buffer_limit)
+            chunk = buffer.take("raw", limit) if buffer else self.read(limit)
         else:
             chunk = self._next_chunk()
             if chunk and len(chunk) > size:
@@ -166,8 +168,6 @@ class Stream(Transport):
             self.settle()  # the owner hears of the end beside
             raise
         if data is not None:
-            if self.fin_seen and not self.eof and self.fd >= 0:
-                self.network.loop.call_soon(self.peek)  # the end may be next: the owner needs no other receive for it
             if self.eof or self.reason is not None:
                 self.settle()
             return data
@@ -255,6 +255,8 @@ class Stream(Transport):
             raise InvalidArgument(f"send takes bytes, not {type(data).__name__}")
         if self.write_closed:
             raise Closed("the sending side was shut down")
+        if self.write_error is not None and self.eof and self.options.half_open:
+            raise self._as_error(self.write_error)  # no callback will tell it: the end was heard
         payload = data if isinstance(data, bytes) else bytes(data)
         return len(payload), frame(payload, self.options.framing)
 

@@ -7,16 +7,23 @@ the loop. asyncio is not involved: a library that needs it runs on the companion
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, cast
 
 from theater_tcp.future import Future
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import CoroutineType
 
     from theater_tcp.event_loop import EventLoop
 
 __all__ = ["Task"]
+
+logger = logging.getLogger("theater_tcp.task")
+
+MAX_CLOSES = 100
+"""How often a coroutine is ended that awaits in its clean-up."""
 
 
 class Task:
@@ -28,7 +35,7 @@ class Task:
         finished: called with ``(value, None)`` or ``(None, error)`` when it has ended, on the loop's thread.
     """
 
-    __slots__ = ("_coroutine", "_finished", "_loop", "done")
+    __slots__ = ("_coroutine", "_finished", "_loop", "done")  # compared and hashed by identity: kept in loop.tasks
 
     def __init__(
         self,
@@ -59,20 +66,36 @@ class Task:
         except BaseException as error:
             self._end(None, error)
         else:
+            self._loop.tasks.add(self)
             awaited.on_done(self._resume)
 
     def cancel(self, error: BaseException) -> None:
         """End the coroutine where it waits (``GeneratorExit`` inside it); ``finished`` is called with ``error``."""
         if not self.done:
             self.done = True
+            self._loop.tasks.discard(self)
             try:
-                self._coroutine.close()
+                self._close()
             finally:
                 self._finished(None, error)
+
+    def _close(self) -> None:
+        coroutine = cast("CoroutineType[Any, Any, Any]", self._coroutine)
+        for _ in range(MAX_CLOSES):
+            try:
+                coroutine.close()
+            except Exception:
+                if coroutine.cr_frame is None:
+                    logger.exception("a coroutine failed while it was ended")
+            if coroutine.cr_frame is None:
+                return
+            # Else its `finally` awaits: there it is ended again.
+        logger.error("a coroutine refuses to be ended: %r", coroutine)
 
     def _resume(self, _future: Future[Any]) -> None:
         self._loop.call_soon(self.step)
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         self.done = True
+        self._loop.tasks.discard(self)
         self._finished(value, error)

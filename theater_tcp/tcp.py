@@ -156,7 +156,8 @@ class ConnectionHandle:
         """Cut the stream into chunks by another rule, from the next chunk on.
 
         Args:
-            framing: ``"raw"``, ``"line"``, ``"length-1"``, ``"length-2"`` or ``"length-4"``.
+            framing: ``"raw"``, ``"line"``, ``"length-1"``, ``"length-2"`` or ``"length-4"``. What is unread is cut
+                anew, but for the rest of a chunk whose beginning a ``receive`` took: that stays a chunk.
             max_frame: the longest line or frame in bytes; by default ``read_buffer_limit``.
         """
         self._core.set_options(self, {"framing": framing, "max_frame": max_frame})

@@ -235,6 +235,9 @@ class Transport(LoopActor):
             return None
         if size:
             self.last_activity = network.loop.now
+            if self.fin_seen:  # what stood before the end is being read: look for the end again
+                self.fin_seen = False
+                self.update_interest()
             return network.read_buffer[:size]
         self._input_ended()
         return None
