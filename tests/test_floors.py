@@ -42,7 +42,7 @@ FLOORS: dict[int, set[str]] = {
         "blocking",
     },
     # assembly: the parts put together, from Python and from the command line
-    5: {"runtime", "actor_class", "manifest", "cli", "__init__", "__main__"},
+    5: {"drain", "runtime", "actor_class", "manifest", "cli", "__init__", "__main__"},
     # what users test with: it puts a whole runtime on a stage, and nothing else imports it
     6: {"testing"},
 }

@@ -9,6 +9,7 @@ itself. A failure that nobody ever looked at is logged when the future is droppe
 from __future__ import annotations
 
 import asyncio
+import linecache
 import logging
 import queue
 import sys
@@ -57,7 +58,13 @@ class _Unseen:
     def __del__(self) -> None:
         error = self.error
         if error is not None:
-            text = "".join(traceback.format_exception(error)).rstrip()
+            # Without the underlining of traceback, which parses the source: this may run in the middle of a parse.
+            lines = ["Traceback (most recent call last):"]
+            for frame, number in traceback.walk_tb(error.__traceback__):
+                code = frame.f_code
+                lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}')
+                lines.append(f"    {linecache.getline(code.co_filename, number).strip()}")
+            text = "\n".join([*lines, *(line.rstrip() for line in traceback.format_exception_only(error))])
             logger.error("a future failed and nobody looked at it:\n%s", text)
 
 

@@ -1,8 +1,8 @@
 """The Theater: one runtime with its event loop, its actors, and an orderly way down.
 
-The way down has one road. The listeners close; every actor that implements ``on_drain`` hears that it is time to
-finish; the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset, and its owner
-hears ``shutdown``. Then the actors that were spawned here are stopped, the last one first, and the loop ends.
+The way down has one road (:mod:`theater_tcp.drain`). The listeners close; every actor that implements ``on_drain`` hears
+that it is time to finish; the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset,
+and its owner hears ``shutdown``. Then the actors are stopped, the last one first, and the loop ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import threading
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from weakref import WeakSet
 
 import msgspec
@@ -21,10 +21,10 @@ from theater_tcp import pykka_internals
 from theater_tcp.actor import LoopActor, hosting
 from theater_tcp.asyncio_bridge import CompanionLoop
 from theater_tcp.blocking import BlockingListenerHandle
+from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future, refuse_to_block
-from theater_tcp.mailbox import Mailbox
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
 from theater_tcp.settings import Settings
@@ -39,12 +39,6 @@ __all__ = ["ListenerInfo", "Theater"]
 logger = logging.getLogger("theater_tcp.runtime")
 
 A = TypeVar("A", bound=pykka.Actor)
-
-MIN_PAUSE, MAX_PAUSE = 0.0005, 0.02
-"""Seconds between two looks at what is left on the way down: short at first, since mostly there is nothing."""
-
-STOP_TIMEOUT = 5.0
-"""Seconds that an actor may take in ``on_stop`` while the runtime goes down."""
 
 
 class ListenerInfo(NamedTuple):
@@ -82,8 +76,7 @@ class Theater:
         self._began = False
         self._lock = threading.RLock()  # a signal handler may interrupt its holder, and ask for it
         self._stopped = threading.Event()
-        self._drain: _Drain | None = None
-        self._clean = True
+        self._drain: Drain | None = None
         self._failure: BaseException | None = None
         self._tokens: list[Any] = []
 
@@ -152,7 +145,7 @@ class Theater:
             self._thread.join()
         if self._failure is not None:
             raise RuntimeError(f"the event loop of {self!r} failed") from self._failure
-        return self._clean
+        return self._drain is None or self._drain.clean
 
     def request_shutdown(self, drain_timeout: float | None = None) -> None:
         """Begin to go down, without waiting. From any thread, or a signal handler. See :meth:`shutdown`."""
@@ -200,7 +193,7 @@ class Theater:
         started = self._start(actor)
         if here is not None and not started.done:
             actor.actor_ref.stop(block=False)
-            started.on_done(_is_there)  # it is no failure that nobody heard of
+            started.on_done(is_there)  # it is no failure that nobody heard of
             raise BlockingCall(f"on_start of {actor_class.__name__} waits: use `await spawn_async(...)` on the loop")
         return started.get()
 
@@ -258,7 +251,7 @@ class Theater:
         try:
             self.loop.run()
         except BaseException as error:
-            self._clean, self._failure = False, error
+            self._failure = error
             if not isinstance(error, KeyboardInterrupt):  # Ctrl-C on the thread of run() is no surprise
                 logger.critical("the event loop failed", exc_info=error)
             self.request_shutdown(0)
@@ -274,7 +267,7 @@ class Theater:
         for task in list(self.loop.tasks):
             task.cancel(ShutDown())
         for ref in self._living():  # what did not even end now
-            actor = _loop_actor(ref)
+            actor = loop_actor_of(ref)
             if actor is not None:
                 actor.actor_abandon()
         self._companion.close()
@@ -327,7 +320,7 @@ class Theater:
 
     def _begin_drain(self, timeout: float) -> None:
         if self._drain is None:
-            self._drain = _Drain(self, timeout)
+            self._drain = Drain(self.network, self._living, timeout)
         else:
             self._drain.shorten(timeout)
 
@@ -335,111 +328,7 @@ class Theater:
         """Every actor of this runtime, however it was started, in the order of the starts."""
         with self._lock:
             own = {*self._with_threads, *(owner.actor.actor_ref for owner in self.ownership.owners())}
-            return [ref for ref in pykka_internals.registry() if ref in own or _loop_of(ref) is self.loop]
-
-
-class _Drain:
-    """The way down, step by step, on the loop's thread."""
-
-    def __init__(self, theater: Theater, timeout: float) -> None:
-        self._theater = theater
-        self._network = theater.network
-        self._loop = theater.loop
-        self._aborting = False
-        self._stopping = False
-        self._pause = MIN_PAUSE
-        self._network.draining = True
-        self._deadline = self._loop.now + timeout
-        if self._network.connections:
-            logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
-        for listener in list(self._network.listeners.values()):
-            listener.close_now()
-        for owner in theater.ownership.owners():
-            if owner.hears("on_drain"):
-                self._tell(owner.actor.actor_ref)
-        self._look()
-
-    @staticmethod
-    def _tell(ref: pykka.ActorRef[Any]) -> None:
-        try:
-            ref.tell(pykka.messages.ProxyCall(attr_path=("on_drain",), args=(), kwargs={}))
-        except pykka.ActorDeadError:
-            pass
-
-    def shorten(self, timeout: float) -> None:
-        """A later request may hurry."""
-        self._deadline = min(self._deadline, self._loop.now + timeout)
-        self._loop.call_soon(self._look)
-
-    def _look(self) -> None:
-        """Whether the connections have ended."""
-        if self._stopping:
-            return
-        network = self._network
-        if not network.connections:
-            self._stop_actors()
-        elif self._loop.now >= self._deadline and not self._aborting:
-            self._aborting = True
-            self._pause = MIN_PAUSE
-            self._theater._clean = False
-            logger.warning("%d connections did not end in time and are reset", len(network.connections))
-            self._interrupt(self._theater._living())  # first, so that every owner can hear of the end
-            for connection in list(network.connections):
-                connection.abort_for_shutdown()
-            self._deadline = self._loop.now + STOP_TIMEOUT
-            self._loop.call_later(0.0, self._look)
-        elif self._aborting and self._loop.now >= self._deadline:
-            self._stop_actors()  # an owner does not even handle its on_close: go on without
-        else:
-            self._pause = min(2 * self._pause, MAX_PAUSE)
-            self._loop.call_later(self._pause, self._look)
-
-    @staticmethod
-    def _interrupt(refs: list[pykka.ActorRef[Any]]) -> None:
-        for ref in refs:
-            actor = _loop_actor(ref)
-            if actor is not None:
-                actor.actor_interrupt()
-
-    def _stop_actors(self) -> None:
-        self._stopping = True
-        living = self._theater._living()
-        self._interrupt([ref for ref in living if getattr(_loop_actor(ref), "actor_starting", False)])
-        waiting = [(ref, ref.stop(block=False)) for ref in reversed(living)]
-        hurry = max(min(self._deadline, self._loop.now + STOP_TIMEOUT), self._loop.now)
-        deadline = hurry + STOP_TIMEOUT
-
-        def check() -> None:
-            waiting[:] = [(ref, stopped) for ref, stopped in waiting if not _is_there(stopped)]
-            if (waiting or self._loop.tasks) and self._loop.now < deadline:  # an on_stop may have begun before
-                if self._loop.now >= hurry:  # a handler that waits gives way to on_stop, which may take its time
-                    self._interrupt([ref for ref, _ in waiting if ref.is_alive()])
-                self._pause = min(2 * self._pause, MAX_PAUSE)
-                self._loop.call_later(self._pause, check)
-                return
-            for ref, _ in waiting:
-                logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
-            self._loop.stop()
-
-        self._loop.call_soon(check)
-
-
-def _loop_of(ref: pykka.ActorRef[Any]) -> EventLoop | None:
-    return ref.actor_inbox.loop if isinstance(ref.actor_inbox, Mailbox) else None
-
-
-def _loop_actor(ref: pykka.ActorRef[Any]) -> LoopActor | None:
-    return cast("LoopActor | None", ref.actor_inbox.actor) if isinstance(ref.actor_inbox, Mailbox) else None
-
-
-def _is_there(future: pykka.Future[Any]) -> bool:
-    try:
-        future.get(timeout=0)
-    except (BlockingCall, pykka.Timeout):
-        return False
-    except Exception:
-        return True  # what on_stop raised was logged
-    return True
+            return [ref for ref in pykka_internals.registry() if ref in own or loop_of(ref) is self.loop]
 
 
 def _info(listener: Any) -> ListenerInfo:

@@ -432,8 +432,7 @@ class Transport(LoopActor):
         if self.fd < 0:
             return
         network = self.network
-        if self.output is not None:
-            self.drop_output()
+        self.drop_output()
         if self.interest != UNREGISTERED:
             self.interest = UNREGISTERED
             network.loop.forget(self.fd)
