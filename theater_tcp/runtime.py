@@ -1,8 +1,8 @@
 """The Theater: one runtime with its event loop, its actors, and an orderly way down.
 
-The way down has one road (:mod:`theater_tcp.drain`). The listeners close; every actor that implements ``on_drain`` hears
-that it is time to finish; the connections have ``drain_timeout`` seconds to end by themselves; what is left is reset,
-and its owner hears ``shutdown``. Then the actors are stopped, the last one first, and the loop ends.
+The way down has one road (:mod:`theater_tcp.drain`). The listeners close; every actor that implements ``on_drain``
+hears that it is time to finish; the connections have ``drain_timeout`` seconds to end by themselves; what is left is
+reset, and its owner hears ``shutdown``. Then the actors are stopped, the last one first, and the loop ends.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class SteppedTheater(Theater):
                     hosting.reset(self._tokens.pop())
                     for peer in self._peers:
                         peer.socket.close()
-        return self._clean
+        return self._drain is None or self._drain.clean
 
     def _run_to_the_end(self) -> None:
         raise NotImplementedError
