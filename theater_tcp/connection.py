@@ -199,7 +199,8 @@ class Connection(OwnedStream):
         if flush:
             self.finish()
         else:
-            self.drop_output()
+            if self.output is not None and self.fd >= 0:
+                reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
             self.release_socket()
         if self._close_told or self._announcement is not None:  # it was told already, or never heard of this one
             if self.listener is not None:

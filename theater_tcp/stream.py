@@ -16,6 +16,7 @@ from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotF
 from theater_tcp.framing import InputBuffer, frame, prefix_size
 from theater_tcp.future import Future
 from theater_tcp.settings import Options, check_field
+from theater_tcp.socket_options import reset_on_close
 from theater_tcp.transport import Transport
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ class Stream(Transport):
         """
         waiting = len(data) - start + (self.output.size if self.output is not None else 0)
         if waiting > self.options.write_buffer_hard_limit:
+            reset_on_close(self.sock)  # what went out already is incomplete
             self.fail(f"limit: {waiting} bytes would wait to be sent, {self.options.write_buffer_hard_limit} may")
             raise self.error()
         super().queue_output(data, start)

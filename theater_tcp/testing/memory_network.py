@@ -160,6 +160,10 @@ class MemoryNetwork:
         accepted: tuple[Any, Any] = listening.accept()
         return accepted
 
+    @staticmethod
+    def file_of(_address: Address) -> None:
+        """In the place of :func:`theater_tcp.listening_socket.file_of`: nothing in memory has a file."""
+
     def _listening_at(self, address: Address) -> MemoryListeningSocket | None:
         listening = self._listening.get(address)
         if listening is None and isinstance(address, HostPort):

@@ -236,6 +236,7 @@ class Stage(SteppedTheater):
         network.connector = MemoryConnector(self.loop, self._memory)
         network.open_listening_socket = self._memory.open_listening_socket
         network.accept_from = self._memory.accept_from
+        network.file_of = self._memory.file_of
 
     def advance(self, seconds: float) -> None:
         """Let time pass: every timer on the way has its turn at its time."""

@@ -58,7 +58,8 @@ class SystemStage(SteppedTheater):
         code = sock.connect_ex(parsed.sockaddr())
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
-        self.until(lambda: _connected(sock), f"no connection to {address}")
+        if not _connected(sock):  # asked before the actor can do anything to it
+            self.until(lambda: _connected(sock), f"no connection to {address}")
         self.settle()
         return peer
 
