@@ -1,0 +1,65 @@
+"""What all tests share: Hypothesis without a deadline, and the tests that need a real program of the system.
+
+``@pytest.mark.program("swaks")`` marks a test that runs that program. Where it is not installed the test is left
+out, and the last lines say so; with ``CI`` set it fails instead, so that nothing is left out unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# No test judges how long a thing took. Hypothesis has a profile of its own for CI: the same examples in every run.
+hypothesis.settings.register_profile(
+    "theater",
+    parent=hypothesis.settings.get_profile("ci" if os.environ.get("CI") else "default"),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("theater")
+
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+"""Debian has Postfix's programs where not every account looks."""
+
+left_out: dict[str, int] = {}
+
+
+def missing_programs(item: pytest.Item) -> list[str]:
+    """The programs that a test asks for by its marks and that are not installed."""
+    wanted: Iterable[str] = (name for mark in item.iter_markers("program") for name in mark.args)
+    return [name for name in wanted if shutil.which(name, path=PATH) is None]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["PATH"] = PATH
+    config.addinivalue_line("markers", "program(*names): runs these programs; left out (in CI: fails) without them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("CI"):
+        return
+    without = [item for item in items if missing_programs(item)]
+    for item in without:
+        for name in missing_programs(item):
+            left_out[name] = left_out.get(name, 0) + 1
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = missing_programs(item)
+    if missing:
+        pytest.fail(f"not installed: {', '.join(missing)}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, count in sorted(left_out.items()):
+        terminalreporter.write_line(f"left out, {name} is not installed: {count} tests (bash .ci/run installs it)")
