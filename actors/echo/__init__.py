@@ -1,0 +1,5 @@
+"""An echo server: the smallest actor that serves connections."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
