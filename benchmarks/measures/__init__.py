@@ -1,0 +1,1 @@
+"""Programs that measure inside of their own process; each prints its samples as JSON."""
