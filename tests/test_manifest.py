@@ -1,0 +1,542 @@
+"""Manifests: what a right one gives, and one line for each mistake, with the file, the line, the key and the reason."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pykka
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from theater_tcp.errors import InvalidArgument
+from theater_tcp.manifest import (
+    MAX_MANIFEST,
+    RUNTIME_FIELDS,
+    ManifestError,
+    Problem,
+    load,
+    parse_override,
+    runtime_settings,
+)
+from theater_tcp.settings import ListenOptions, Options, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ACTORS = """
+import abc
+import pykka
+
+
+class Server(pykka.ThreadingActor):
+    def __init__(self, hostname, *, size=3):
+        super().__init__()
+
+    def handle_connection(self, connection):
+        pass
+
+
+class Open(pykka.ThreadingActor):
+    def __init__(self, **settings):
+        super().__init__()
+
+
+class Plain(pykka.ThreadingActor):
+    pass
+
+
+class Positional(pykka.ThreadingActor):
+    def __init__(self, first, /):
+        super().__init__()
+
+
+class Unfinished(pykka.ThreadingActor):
+    @abc.abstractmethod
+    def rest(self):
+        pass
+
+
+class NoActor:
+    pass
+
+
+def function():
+    pass
+"""
+
+GOOD = """
+name: mail
+python: actors_here:Server
+init:
+  hostname: mx.example.org
+tcp:
+  listen: ["127.0.0.1:2525"]
+""".lstrip()
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module with actors beside the manifests; what is imported in a test is forgotten after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    (tmp_path / "actors_here.py").write_text(ACTORS, encoding="utf-8")
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a manifest, by default as ``m.yaml``."""
+
+    def write(text: str | bytes, name: str = "m.yaml") -> Path:
+        content = text.encode() if isinstance(text, str) else text
+        (tmp_path / name).write_bytes(content)
+        return Path(name)
+
+    return write
+
+
+def problems(file: Path | str, *overrides: str) -> list[str]:
+    """The lines that a wrong manifest gives."""
+    with pytest.raises(ManifestError) as caught:
+        load(file, [parse_override(text) for text in overrides])
+    lines = [str(problem) for problem in caught.value.problems]
+    assert lines
+    assert all(line.isprintable() and line.startswith(f"{file}") for line in lines)
+    return lines
+
+
+def only(file: Path | str, *overrides: str) -> str:
+    (line,) = problems(file, *overrides)
+    return line
+
+
+# -- right ones -------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_names_a_class_its_arguments_and_its_listeners(write: Write) -> None:
+    manifest = load(
+        write(
+            GOOD
+            + """
+  idle_timeout: 5 min
+  read_buffer_limit: 64 KiB
+  max_connections: 100
+  unix_mode: "0660"
+runtime:
+  max_connections: 5000
+  connect_timeout: 100 ms
+drain_timeout: 10 s
+"""
+        )
+    )
+    assert (manifest.file, manifest.name, manifest.python) == ("m.yaml", "mail", "actors_here:Server")
+    assert manifest.actor_class is sys.modules["actors_here"].Server
+    assert manifest.init == {"hostname": "mx.example.org"}
+    assert manifest.listen == ("127.0.0.1:2525",)
+    assert manifest.options == {
+        "idle_timeout": 300.0,
+        "read_buffer_limit": 65536,
+        "max_connections": 100,
+        "unix_mode": 0o660,
+    }
+    assert manifest.runtime == {"max_connections": 5000, "connect_timeout": 0.1}
+    assert manifest.drain_timeout == 10.0
+
+
+def test_name_and_python_are_enough(write: Write) -> None:
+    manifest = load(write("name: p\npython: actors_here:Plain\ninit:\ntcp:\nruntime:\n"))
+    assert (manifest.init, manifest.listen, manifest.options, manifest.runtime) == ({}, (), {}, {})
+    assert manifest.drain_timeout is None
+
+
+def test_a_manifest_can_not_be_changed(write: Write) -> None:
+    with pytest.raises(AttributeError):
+        load(write(GOOD)).name = "other"  # type: ignore[misc]
+
+
+def test_one_address_needs_no_list(write: Write) -> None:
+    assert load(write(GOOD), [("tcp.listen", "127.0.0.1:0")]).listen == ("127.0.0.1:0",)
+
+
+def test_a_relative_socket_path_is_relative_to_the_manifest(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "actors_here.py").write_text(ACTORS, encoding="utf-8")
+    file = write(GOOD.replace("127.0.0.1:2525", "unix:run.sock"), "sub/m.yaml")
+    assert load(file).listen == (f"unix:{tmp_path}/sub/run.sock",)
+
+
+def test_every_option_of_a_connection_and_of_a_listener_is_a_key_under_tcp(write: Write) -> None:
+    for cls in (Options, ListenOptions):
+        for name in cls.field_names():
+            value = getattr(cls(), name)
+            manifest = load(write(GOOD), [(f"tcp.{name}", value)])
+            assert manifest.options == {name: value}
+
+
+def test_every_setting_of_the_runtime_is_a_key(write: Write) -> None:
+    assert {*RUNTIME_FIELDS, "drain_timeout", "options", "listener"} == set(Settings.field_names())
+    for name in RUNTIME_FIELDS:
+        assert load(write(GOOD), [(f"runtime.{name}", 7)]).runtime == {name: 7}
+
+
+def test_the_manifests_of_the_example_actors_are_right() -> None:
+    files = sorted((ROOT / "actors").glob("*/*.yaml"))
+    assert ROOT / "actors" / "echo" / "echo.yaml" in files
+    for file in files:
+        assert load(file).listen
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_told() -> None:
+    assert only("none.yaml") == "none.yaml: no such file or directory"
+
+
+def test_a_directory_is_no_manifest(tmp_path: Path) -> None:
+    assert only(tmp_path) == f"{tmp_path}: is a directory"
+
+
+def test_a_path_with_a_nul_is_no_path() -> None:
+    with pytest.raises(ManifestError, match="is no path"):
+        load("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "m.yaml: the file is empty"),
+        (b"# a comment\n", "m.yaml: the file is empty"),
+        (b"- a\n", "m.yaml: expected keys and values, got a list"),
+        (b"text", "m.yaml: expected keys and values, got a text"),
+        (
+            b"a: [1\nb: 2",
+            "m.yaml:2: not YAML: while parsing a flow sequence, expected ',' or ']', but got ':' (line 2, ",
+        ),
+        (b"a: b: c", "m.yaml:1: not YAML: mapping values are not allowed here (line 1, column 5)"),
+        (b"a: 1\n---\nb: 2\n", "m.yaml:2: not YAML: expected a single document in the stream"),
+        (b"a: \xff", "m.yaml: not YAML: invalid start byte (position 3)"),
+        (b"a: \0", "m.yaml: not YAML: special characters are not allowed (position 3)"),
+        (b"a: !!python/object/apply:os.getcwd []", "m.yaml:1: not YAML: could not determine a constructor for the tag"),
+        (b"a: 2001-99-99", "m.yaml: not YAML: month must be in 1..12"),
+        (b"a: " + b"9" * 5000, "m.yaml: not YAML: Exceeds the limit"),
+        (b"? [a]\n: b", "m.yaml:1: not YAML: while constructing a mapping, found unhashable key"),
+        (b"a: " + b"[" * 1000, "m.yaml: not readable: it is nested too deep"),
+        (b"a: *nowhere", "m.yaml:1: not YAML: found undefined alias"),
+        (b"#" * (MAX_MANIFEST + 1), "m.yaml: is larger than 1048576 bytes"),
+    ],
+    ids=lambda value: value[:20].decode("ascii", "replace") if isinstance(value, bytes) else "",
+)
+def test_what_is_no_manifest_is_refused_with_its_place(write: Write, content: bytes, reason: str) -> None:
+    assert only(write(content)).startswith(reason)
+
+
+def test_a_star_without_quotes_gets_a_hint(write: Write) -> None:
+    assert "; a text that begins with '*' stands in quotes" in only(write("tcp:\n  listen: [*:25]\n"))
+
+
+def test_a_circle_of_aliases_ends(write: Write) -> None:
+    assert problems(write("a: &x [*x]\nname: mail\npython: actors_here:Plain\n")) == [
+        "m.yaml:1: a: there is no such setting"
+    ]
+
+
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(write: Write) -> None:
+    text = GOOD + "  nodelay: true\n  nodelay: false\nname: other\n"
+    assert problems(write(text)) == [
+        "m.yaml:8: tcp.nodelay: is there twice (line 7 too)",
+        "m.yaml:9: name: is there twice (line 1 too)",
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60) | st.text(alphabet="a:-[]{}&*!#\n '\"?|>1", max_size=60).map(str.encode))
+def test_any_file_is_a_manifest_or_is_refused(write: Write, content: bytes) -> None:
+    try:
+        load(write(content))
+    except ManifestError as error:
+        outcome = [str(problem) for problem in error.problems]
+    assert all(line.isprintable() for line in outcome)
+
+
+# -- the keys ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("nmae=x", "nmae: there is no such setting (did you mean 'name'?)"),
+        ("name=3", "name: expected a name of at most 64 letters, digits, '.', '_' and '-', got 3"),
+        ("name=a b", "name: expected a name of at most 64 letters"),
+        ("name=''", "name: expected a name of at most 64 letters"),
+        ("python=smtp.wasm", "python: expected a class as package.module:Class, got 'smtp.wasm'"),
+        ("python=':C'", "python: expected a class as package.module:Class"),
+        ("python=a..b:C", "python: expected a class as package.module:Class"),
+        ("init=[a]", "init: expected a mapping of names to values or null, got ['a']"),
+        ("init={1: 2}", "init: expected a mapping of names to values or null, got {1: 2}"),
+        ("tcp=no", "tcp: expected a mapping of names to values or null, got False"),
+        ("tcp.lisen=x", "tcp.lisen: there is no such setting (did you mean 'listen'?)"),
+        ("tcp.nodelay=1", "tcp.nodelay: expected true or false, got 1"),
+        ("tcp.nodelay='yes'", "tcp.nodelay: expected true or false, got 'yes'"),
+        ("tcp.framing=lines", "tcp.framing: expected 'raw', 'line', 'length-1', 'length-2' or 'length-4', got 'lines'"),
+        ("tcp.idle_timeout=5 mins", "tcp.idle_timeout: expected a duration as 30, 30 s, 100 ms or 5 min, got '5 mins'"),
+        ("tcp.idle_timeout=-1", "tcp.idle_timeout: expected a duration above 0"),
+        ("tcp.idle_timeout=.nan", "tcp.idle_timeout: expected a duration above 0"),
+        ("tcp.read_buffer_limit=0", "tcp.read_buffer_limit: expected a size of 1 byte to 1 GiB, got 0"),
+        ("tcp.read_buffer_limit=1 TiB", "tcp.read_buffer_limit: expected a size as 65536, 64 KiB or 1 MiB"),
+        ("tcp.unix_mode=660", "tcp.unix_mode: a file mode stands in quotes"),
+        ("tcp.listen=3", 'tcp.listen: expected addresses as ["127.0.0.1:25"], got a number'),
+        ("tcp.listen={a: b}", 'tcp.listen: expected addresses as ["127.0.0.1:25"], got a mapping'),
+        ("tcp.listen=[x]", "tcp.listen[0]: 'x': the port is missing"),
+        ("tcp.listen=['127.0.0.1:1', 3]", "tcp.listen[1]: 3: an address is a text"),
+        ("tcp.listen=example.org:25", "tcp.listen[0]: 'example.org:25': to listen takes an IP address"),
+        ("runtime.options={}", "runtime.options: there is no such setting"),
+        ("runtime.nodelay=true", "runtime.nodelay: there is no such setting"),
+        ("runtime.max_connections=0", "runtime.max_connections: expected a whole number from 1 to 1000000, got 0"),
+        ("drain_timeout=soon", "drain_timeout: expected a duration as 30"),
+        ("drain_timeout=-1", "drain_timeout: expected a duration of 0 to 1000000 s or null, got -1"),
+    ],
+)
+def test_a_wrong_key_or_value_is_told(write: Write, override: str, reason: str) -> None:
+    line = only(write(GOOD), override)
+    assert line.startswith(f"m.yaml: {reason}")
+    assert line.endswith(" (by --set)")
+
+
+def test_two_values_that_contradict_each_other_are_told(write: Write) -> None:
+    file = write(GOOD + "  write_buffer_limit: 2 MiB\n  write_buffer_hard_limit: 1 MiB\n")
+    reason = "tcp.write_buffer_hard_limit: 1048576 is below write_buffer_limit (2097152)"
+    assert only(file) == f"m.yaml:8: {reason}"
+    wrong = write(GOOD + "  write_buffer_limit: 32 MiB\n  write_buffer_hard_limit: wrong\n")
+    assert only(wrong).startswith("m.yaml:8: tcp.write_buffer_hard_limit: expected a size")
+    assert only(write(GOOD), "tcp.write_buffer_limit=32 MiB").startswith(
+        "m.yaml: tcp.write_buffer_hard_limit: 16777216 is below"
+    )
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(write: Write) -> None:
+    file = write(
+        """
+name: mail
+python: actors_here:Server
+init: {hostnme: mx}
+tcp:
+  listen: ["127.0.0.1:x", "127.0.0.1:1"]
+  nodely: true
+  idle_timeout: soon
+drain_timeout: -1
+""".lstrip()
+    )
+    assert problems(file) == [
+        "m.yaml: init.hostname: is missing, and Server needs it",
+        "m.yaml:3: init.hostnme: Server takes no such argument (did you mean 'hostname'?)",
+        "m.yaml:5: tcp.listen[0]: '127.0.0.1:x': the port 'x' is no number",
+        "m.yaml:6: tcp.nodely: there is no such setting (did you mean 'nodelay'?)",
+        "m.yaml:7: tcp.idle_timeout: expected a duration as 30, 30 s, 100 ms or 5 min, got 'soon'",
+        "m.yaml:8: drain_timeout: expected a duration of 0 to 1000000 s or null, got -1",
+    ]
+
+
+def test_the_error_tells_the_first_mistake_and_how_many_more_there_are(write: Write) -> None:
+    with pytest.raises(InvalidArgument, match=r"^invalid: m.yaml: name: is missing \(and 1 more\)$"):
+        load(write("tcp: {}"))
+
+
+def test_name_and_python_are_needed(write: Write) -> None:
+    assert problems(write("init: {}")) == ["m.yaml: name: is missing", "m.yaml: python: is missing"]
+
+
+def test_options_that_apply_to_nothing_are_refused(write: Write) -> None:
+    assert only(write("name: p\npython: actors_here:Plain\ntcp: {nodelay: true}\n")) == (
+        "m.yaml:3: tcp.nodelay: applies to nothing, since tcp.listen names no address"
+    )
+
+
+# -- the class --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("nowhere_to_be_found:X", "there is no module 'nowhere_to_be_found'"),
+        ("actors_here.sub:X", "there is no module 'actors_here.sub'"),
+        ("actors_here:Servr", "module 'actors_here' has no 'Servr' (did you mean 'Server'?)"),
+        ("actors_here:function", "actors_here:function is a function, no class"),
+        ("actors_here:NoActor", "actors_here:NoActor is no actor (no subclass of pykka.Actor)"),
+        ("pykka:Actor", "pykka:Actor is abstract"),
+        ("actors_here:Unfinished", "actors_here:Unfinished is abstract (it lacks rest)"),
+    ],
+)
+def test_what_is_no_class_of_an_actor_is_refused(write: Write, spec: str, reason: str) -> None:
+    assert only(write(f"name: a\npython: {spec}\n")).startswith(f"m.yaml:2: python: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all' (broken.py:1)"),
+        ("def f(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("\n1 / 0", "ZeroDivisionError: division by zero (broken.py:2)"),
+        ("import sys\nsys.exit('bye\\nbye')", "SystemExit: bye bye (broken.py:2)"),
+        ("assert False", "AssertionError (broken.py:1)"),
+        ("try:\n  {}['k']\nexcept KeyError as e:\n  raise OSError('outer') from e", "KeyError: 'k' (broken.py:2)"),
+        ("try:\n  {}['k']\nexcept KeyError:\n  raise OSError('outer')", "KeyError: 'k' (broken.py:2)"),
+        ("try:\n  {}['k']\nexcept KeyError:\n  raise OSError('outer') from None", "OSError: outer (broken.py:4)"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_told_with_the_innermost_cause(
+    write: Write, tmp_path: Path, source: str, reason: str
+) -> None:
+    (tmp_path / "broken.py").write_text(source, encoding="utf-8")
+    assert only(write("name: a\npython: broken:X\n")) == f"m.yaml:2: python: can't import broken: {reason}"
+
+
+def test_the_module_beside_the_manifest_comes_before_one_in_the_current_directory(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "twice.py").write_text(ACTORS, encoding="utf-8")
+    (tmp_path / "twice.py").write_text("", encoding="utf-8")
+    (tmp_path / "here_only.py").write_text(ACTORS, encoding="utf-8")
+    assert load(write("name: a\npython: twice:Plain\n", "sub/a.yaml"))
+    assert load(write("name: a\npython: here_only:Plain\n", "sub/b.yaml"))
+
+
+def test_a_module_hidden_by_one_of_the_same_name_from_another_folder_is_refused(tmp_path: Path, write: Write) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.py").write_text(ACTORS, encoding="utf-8")
+        write("name: a\npython: same:Plain\n", f"{folder}/m.yaml")
+    assert load("one/m.yaml")
+    assert load("one/m.yaml")
+    one, two = tmp_path / "one" / "same.py", tmp_path / "two" / "same.py"
+    assert only("two/m.yaml") == (
+        f"two/m.yaml:2: python: {two} is hidden by {one}, which is loaded under the same name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "init", "lines"),
+    [
+        ("Server", "{}", ["m.yaml: init.hostname: is missing, and Server needs it"]),
+        ("Server", "{hostname: a, port: 3}", ["m.yaml:3: init.port: Server takes no such argument"]),
+        ("Plain", "{a: 1}", ["m.yaml:3: init.a: Plain takes no arguments"]),
+        ("Positional", "{}", ["m.yaml:3: init: Positional takes 'first' by position only"]),
+    ],
+)
+def test_arguments_that_the_class_does_not_take_are_told(write: Write, spec: str, init: str, lines: list[str]) -> None:
+    assert problems(write(f"name: a\npython: actors_here:{spec}\ninit: {init}\n")) == lines
+
+
+@pytest.mark.parametrize(
+    ("spec", "init"), [("Server", "{hostname: a, size: 4}"), ("Open", "{any: 1}"), ("Plain", "{}")]
+)
+def test_arguments_that_the_class_takes_are_let_through(write: Write, spec: str, init: str) -> None:
+    assert load(write(f"name: a\npython: actors_here:{spec}\ninit: {init}\n"))
+
+
+def test_an_actor_that_takes_no_connections_gets_no_listener(write: Write) -> None:
+    assert only(write("name: p\npython: actors_here:Plain\ntcp: {listen: '127.0.0.1:0'}\n")) == (
+        "m.yaml:3: tcp.listen: Plain has no handle_connection, so it can't take what is accepted"
+    )
+
+
+# -- overrides and several manifests ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name=x", ("name", "x")),
+        ("tcp.idle_timeout=30", ("tcp.idle_timeout", 30)),
+        ("tcp.idle_timeout=5 min", ("tcp.idle_timeout", "5 min")),
+        ("tcp.listen=['127.0.0.1:0', '[::1]:0']", ("tcp.listen", ["127.0.0.1:0", "[::1]:0"])),
+        ("init.query=a=b", ("init.query", "a=b")),
+        ("init.none=", ("init.none", None)),
+        ("init.flag=true", ("init.flag", True)),
+    ],
+)
+def test_an_override_is_a_key_path_and_a_yaml_value(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "'': expected key=value"),
+        ("name", "'name': expected key=value"),
+        ("=x", "'=x': expected key=value"),
+        ("a..b=x", r"'a\.\.b=x': expected key=value"),
+        (".a=x", "expected key=value"),
+        ("name={", "name: the value is not YAML: while parsing a flow node"),
+        ("name=!!python/name:os.system", "name: the value is not YAML: could not determine a constructor"),
+        ("name=" + "[" * 1000, "name: the value is not readable: it is nested too deep"),
+    ],
+)
+def test_a_wrong_override_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidArgument, match=reason) as caught:
+        parse_override(text)
+    assert str(caught.value).isprintable()
+
+
+def test_overrides_replace_what_the_file_says_before_it_is_checked(write: Write) -> None:
+    file = write(GOOD.replace("hostname: mx.example.org", "hostnme: wrong"))
+    changed = load(file, [("init", {"hostname": "a"}), ("init.size", 4), ("runtime.max_connections", 5)])
+    assert (changed.init, changed.runtime) == ({"hostname": "a", "size": 4}, {"max_connections": 5})
+
+
+def test_an_override_inside_of_what_is_no_mapping_is_refused(write: Write) -> None:
+    assert only(write(GOOD), "name.first=x") == "m.yaml: name.first: name is no mapping (by --set)"
+
+
+def test_what_an_override_puts_right_has_no_line_of_the_file(write: Write) -> None:
+    assert (
+        only(write(GOOD), "tcp.listen=[a]")
+        == "m.yaml: tcp.listen[0]: 'a': the port is missing (write host:port) (by --set)"
+    )
+
+
+def test_manifests_that_run_together_share_the_runtimes_settings(write: Write) -> None:
+    first = load(write(GOOD + "runtime: {max_connections: 5}\ndrain_timeout: 3\n"))
+    second = load(
+        write("name: b\npython: actors_here:Plain\nruntime: {max_connections: 5, accept_pause: 1}\ndrain_timeout: 4")
+    )
+    third = load(write("name: c\npython: actors_here:Plain\n"))
+    assert runtime_settings([first, second, third]) == Settings(max_connections=5, accept_pause=1, drain_timeout=4)
+    assert runtime_settings([third]) == Settings()
+
+
+def test_manifests_that_want_different_runtimes_are_refused(write: Write) -> None:
+    first = load(write(GOOD + "runtime: {max_connections: 5}\n", "a.yaml"))
+    second = load(write("name: mail\npython: actors_here:Plain\nruntime: {max_connections: 6}\n", "b.yaml"))
+    with pytest.raises(ManifestError) as caught:
+        runtime_settings([first, second])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "b.yaml: name: 'mail' is the name in a.yaml too",
+        "b.yaml: runtime.max_connections: 6 here and 5 in a.yaml, and there is one runtime",
+    ]
+
+
+def test_a_problem_is_one_line() -> None:
+    assert str(Problem("a.yaml", "tcp.x", "is wrong", 3)) == "a.yaml:3: tcp.x: is wrong"
+    assert str(Problem("a.yaml", "", "is wrong")) == "a.yaml: is wrong"
+
+
+def test_the_configuration_page_has_every_key_of_a_manifest() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = page.partition("## In a manifest")[2].partition("\n## ")[0]
+    keys = re.findall(r"^\| `([\w.…]+)` \|", section, re.MULTILINE)
+    assert keys == ["name", "python", "init", "tcp.listen", "tcp.…", "runtime.…", "drain_timeout"]
+
+
+def test_any_actor_of_pykka_can_be_named(write: Write) -> None:
+    assert load(write("name: p\npython: pykka:ThreadingActor\n")).actor_class is pykka.ThreadingActor

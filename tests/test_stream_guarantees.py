@@ -1,0 +1,986 @@
+"""G1 and its neighbours, by machine: whatever peers, owners and the network do in any order, every byte goes once and in
+order to the actor that owns the connection at that time.
+
+``StreamGuarantees`` plays up to three connections at once among five actors: plain ones, one whose handlers wait at
+gates, one that only receives; over real sockets also actors with a thread of their own. It keeps a model of each
+connection (:class:`Line`) and holds everything against it that is heard, returned, raised or read:
+
+- G1: bytes, at their positions, by the right owner, cut by the framing;
+- G2: at most one turn of a connection under way; bounded buffers;
+- G3: a callback that raises ends its connection alone;
+- G4: an actor's end closes its connections, and no one else's;
+- lines 6 to 13, 18 and 19 of the contract.
+
+When everything has come to rest, nothing may be overdue: bytes that could be delivered, a call that could go on, an end
+that could be told. In memory that is decided at once, since there nothing happens by itself.
+
+``CI`` in the environment lets every run take the same steps (profile "ci" of Hypothesis).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import Any
+
+import pykka
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pykka.messages import ProxyCall
+
+from theater_tcp import ConnectionHandle, Future, Options, Settings, TcpActor, TcpMixin, TheaterError
+from theater_tcp.framing import prefix_size
+from theater_tcp.testing import Stage, SteppedTheater, SystemStage
+
+_random = random.Random(2026)
+LETTERS = b"abcdefghijklmnopqrstuvwxyz" + b"\n" * 2
+STREAM = bytes(_random.choices(LETTERS, k=1 << 17))
+"""What every peer sends, from its beginning: a byte's position can be told from what stands around it."""
+
+REPLY = _random.randbytes(1 << 17)
+"""What the owners send, from its beginning."""
+
+MAX_LINES = 3
+RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
+
+Step = tuple[str, Any]
+Handle = Any
+
+
+class Deliberate(Exception):
+    """What a callback raises when the play wants it to."""
+
+
+class Line:
+    """The model of one connection: what must be true of it, as far as it is known from outside."""
+
+    def __init__(self, number: int, owner: Any) -> None:
+        self.number = number
+        self.peer: Any = None  # the peer's socket
+        self.owner = owner
+        self.core: Any = None
+        self.handle: Handle = None  # the owner's, once it has heard of the connection
+        self.strangers: list[Handle] = []
+        self.announced = False
+        self.pending = True
+        self.sent = 0  # bytes that the peer's system took
+        self.seen = 0  # of these, the owners have
+        self.out = 0  # bytes that the owners sent
+        self.got = 0  # of these, the peer has
+        self.mode: str | int = "passive"
+        self.passive_due = False
+        self.framing = "raw"
+        self.waiting = 0  # the max of the receive that waits
+        self.write_shut = False
+        self.peer_end = ""  # what the peer did last: fin, closed, rst
+        self.finished = False  # its FIN has gone out, perhaps before a reset
+        self.peer_saw = ""  # what the peer read: eof, reset
+        self.failed = ""  # the reason that the owner is to hear, for what its callback did
+        self.overlong = False  # there was a line longer than its limit
+        self.told = False  # this owner heard on_close
+        self.end = ""  # why no callback may come any more
+        self.sent_too_late = False  # the peer sent when there might have been nobody any more
+
+    def __repr__(self) -> str:
+        return f"line {self.number}"
+
+    @property
+    def pushes(self) -> bool:
+        return self.mode != "passive"
+
+    @property
+    def ending(self) -> bool:
+        """Whether the runtime may have noticed an end that the owner has not heard of yet."""
+        return bool(self.peer_end or self.failed or self.told or self.overlong)
+
+    @property
+    def unseen(self) -> bytes:
+        return STREAM[self.seen : self.sent]
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether there are bytes that the framing lets through."""
+        return self.seen < self.sent and (self.framing == "raw" or b"\n" in self.unseen or self.peer_end == "fin")
+
+
+class Notes:
+    """What every player has beside its actor's own: its place in the play, and what it will do in its next callbacks."""
+
+    can_wait = False
+    threaded = False
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.reactions: deque[list[Step]] = deque()
+        self.gates: list[Future[None]] = []
+        self.blocked = 0
+        self.coming: deque[Line] = deque()  # connections that were dialled and not announced yet
+        self.stopping = self.dead = False
+
+
+class Prompt(TcpActor):
+    """Handles everything at once."""
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self.notes = Notes(play)
+
+    def on_start(self) -> None:
+        self.notes.play.joins(self)
+
+    def on_stop(self) -> None:
+        self.notes.play.dies(self)
+
+    def on_receive(self, message: Any) -> None:
+        message(self)
+
+    def handle_connection(self, connection: Handle) -> None:
+        self.react("arrives", connection)
+
+    def handle_connection_transfer(self, connection: Handle) -> None:
+        self.react("is_taken_over", connection)
+
+    def on_data(self, connection: Handle, data: bytes) -> None:
+        self.react("hears", connection, data)
+
+    def on_passive(self, connection: Handle) -> None:
+        self.react("is_passive", connection)
+
+    def on_close(self, connection: Handle, reason: str) -> None:
+        self.react("ends", connection, reason)
+
+    def react(self, callback: str, connection: Handle, value: Any = None) -> None:
+        for _ in self.notes.play.react(self, callback, connection, value):
+            pass  # it can't wait
+
+
+class Patient(TcpActor):
+    """Its handlers may wait, and its mailbox with them."""
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self.notes = Notes(play)
+        self.notes.can_wait = True
+
+    async def on_start(self) -> None:
+        self.notes.play.joins(self)
+
+    async def on_stop(self) -> None:
+        self.notes.play.dies(self)
+
+    async def on_receive(self, message: Any) -> None:
+        message(self)
+
+    async def handle_connection(self, connection: Handle) -> None:
+        await self.react("arrives", connection)
+
+    async def handle_connection_transfer(self, connection: Handle) -> None:
+        await self.react("is_taken_over", connection)
+
+    async def on_data(self, connection: Handle, data: bytes) -> None:
+        await self.react("hears", connection, data)
+
+    async def on_passive(self, connection: Handle) -> None:
+        await self.react("is_passive", connection)
+
+    async def on_close(self, connection: Handle, reason: str) -> None:
+        await self.react("ends", connection, reason)
+
+    async def react(self, callback: str, connection: Handle, value: Any = None) -> None:
+        for future in self.notes.play.react(self, callback, connection, value):
+            await future
+
+
+class Threaded(TcpMixin, pykka.ThreadingActor):
+    """Has a thread of its own, where its handlers may block."""
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self.notes = Notes(play)
+        self.notes.can_wait = self.notes.threaded = True
+
+    def on_start(self) -> None:
+        self.notes.play.joins(self)
+
+    def on_stop(self) -> None:
+        self.notes.play.dies(self)
+
+    def on_receive(self, message: Any) -> None:
+        message(self)
+
+    def handle_connection(self, connection: Handle) -> None:
+        self.react("arrives", connection)
+
+    def handle_connection_transfer(self, connection: Handle) -> None:
+        self.react("is_taken_over", connection)
+
+    def on_data(self, connection: Handle, data: bytes) -> None:
+        self.react("hears", connection, data)
+
+    def on_passive(self, connection: Handle) -> None:
+        self.react("is_passive", connection)
+
+    def on_close(self, connection: Handle, reason: str) -> None:
+        self.react("ends", connection, reason)
+
+    def react(self, callback: str, connection: Handle, value: Any = None) -> None:
+        for future in self.notes.play.react(self, callback, connection, value):
+            future.get()
+
+
+class Bystander(TcpActor):
+    """Takes no connections."""
+
+
+Player = Any  # Prompt, Patient or Threaded
+
+CALLS: dict[str, Callable[[Handle, Any], Any]] = {
+    "activate": lambda handle, _: handle.activate(),
+    "set_active": lambda handle, mode: handle.set_active(mode),
+    "set_framing": lambda handle, framing: handle.set_framing(framing),
+    "transfer": lambda handle, target: handle.transfer(target.actor_ref),
+    "send": lambda handle, data: handle.send(data),
+    "shutdown_write": lambda handle, _: handle.shutdown_write(),
+    "close": lambda handle, _: handle.close(),
+    "abort": lambda handle, _: handle.abort(),
+}
+
+MAY_HAVE_ENDED = {"closed", "not-found", "reset", "callback", "limit", "io"}
+"""How a call may be refused when the connection's end has perhaps been noticed."""
+
+
+class Play:
+    """The model at work: checks what players hear and what their calls do. Violations are kept, since whoever raised in
+    a callback would only end a connection."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.lines: list[Line] = []
+        self.players: list[Player] = []
+        self.over = False  # no gate closes any more
+        self.violations: list[str] = []
+        self.log: list[str] = []
+
+    def check(self, holds: bool, *what: Any) -> None:
+        if not holds:
+            self.violations.append(" ".join(map(str, what)))
+            self.say("VIOLATION", *what)
+
+    def say(self, *what: Any) -> None:
+        self.log.append(" ".join(map(str, what)))
+
+    def name_of(self, player: Player) -> str:
+        place = self.players.index(player) if player in self.players else "-"
+        return f"{type(player).__name__}[{place}]"
+
+    # -- what players hear ------------------------------------------------------------------------------------------
+
+    def joins(self, player: Player) -> None:
+        self.players.append(player)
+
+    def dies(self, player: Player) -> None:
+        """G4: with its owner the connection ends, and nobody hears of it."""
+        self.say(self.name_of(player), "dies")
+        player.notes.dead = True
+        for line in self.lines:
+            if line.owner is player and not line.end:
+                line.end = "died"
+
+    def react(
+        self, player: Player, callback: str, connection: Handle, value: Any
+    ) -> Generator[Future[Any], None, None]:
+        """A callback: what it says is checked, then the player does what it was told to. Yields what to wait for."""
+        line = self.arriving(player) if callback == "arrives" else self.line_of(connection)
+        if line is None:
+            self.check(False, callback, "for a connection that nobody knows")
+            return
+        self.say(self.name_of(player), callback, line, repr(value)[:80] if value is not None else "")
+        self.check(line.owner is player, callback, line, "though it belongs to", self.name_of(line.owner))
+        self.check(not line.end, callback, line, "after its end:", line.end)
+        getattr(self, callback)(line, connection, value)
+        reactions = player.notes.reactions
+        steps = reactions.popleft() if reactions else [("activate", None)] if callback == "arrives" else []
+        try:
+            for kind, argument in steps:
+                if kind == "raise":
+                    self.fails(line, player, callback)
+                    raise Deliberate
+                future = self.take_step(player, line, connection, kind, argument)
+                if future is not None:
+                    player.notes.blocked += 1
+                    try:
+                        yield future
+                    except TheaterError:
+                        pass  # of a receive, which looked at it itself
+                    finally:
+                        player.notes.blocked -= 1
+        finally:
+            if callback == "ends" and line.owner is player and line.told and not self.stays_open(value):
+                line.end = line.end or "heard"
+
+    def take_step(self, player: Player, line: Line, connection: Handle, kind: str, argument: Any) -> Future[Any] | None:
+        if kind == "wait":
+            if not player.notes.can_wait or self.over:
+                return None
+            gate: Future[None] = Future()
+            player.notes.gates.append(gate)
+            return gate
+        if kind == "receive":
+            if not player.notes.can_wait:
+                return None
+            if player.notes.threaded:
+                player.notes.blocked += 1
+                self.receive_and_block(line, connection, argument)
+                player.notes.blocked -= 1
+                return None
+            return self.receive(line, connection, argument)
+        self.attempt(line, connection, kind, argument)
+        return None
+
+    def arriving(self, player: Player) -> Line | None:
+        return player.notes.coming.popleft() if player.notes.coming else None
+
+    def line_of(self, connection: Handle) -> Line | None:
+        return next((line for line in self.lines if line.core is connection._core), None)
+
+    def arrives(self, line: Line, connection: Handle, _value: Any) -> None:
+        line.core, line.handle, line.announced = connection._core, connection, True
+
+    def is_taken_over(self, line: Line, connection: Handle, _value: Any) -> None:
+        self.check(not line.announced, "announced twice:", line)
+        line.handle, line.announced = connection, True
+
+    def hears(self, line: Line, connection: Handle, data: bytes) -> None:
+        self.check(connection is line.handle and line.announced, "on_data before it was announced:", line)
+        self.check(line.pushes, "on_data while passive:", line)
+        self.check(not line.pending, "on_data while pending:", line)
+        self.check(not (line.told or line.failed), "on_data after", line.failed or "on_close", line)
+        if line.mode == "once":
+            line.mode = "passive"
+        elif isinstance(line.mode, int):
+            line.mode -= 1
+            if line.mode == 0:
+                line.mode, line.passive_due = "passive", True
+        self.delivered(line, data, pushed=True)
+
+    def is_passive(self, line: Line, _connection: Handle, _value: Any) -> None:
+        self.check(line.passive_due, "on_passive without a reason:", line)
+        line.passive_due = False
+
+    def ends(self, line: Line, _connection: Handle, reason: str) -> None:
+        self.check(line.announced, "on_close before it was announced:", line)
+        self.check(not line.told, "a second on_close:", line)
+        line.told = True
+        kind = reason.partition(":")[0]
+        allowed = {
+            "eof": line.finished and line.seen == line.sent,
+            "reset": line.peer_end in ("rst", "closed"),
+            "callback": line.failed == reason,
+            "limit": line.overlong or line.failed == "limit",
+        }
+        self.check(allowed.get(kind, False), "on_close with", reason, "but", line, vars(line))
+
+    def stays_open(self, reason: str) -> bool:
+        return self.options.half_open and reason == "eof"
+
+    def fails(self, line: Line, player: Player, callback: str) -> None:
+        """A callback is about to raise: G3."""
+        if line.owner is player and callback != "ends":
+            self.ends_by_failure(line, "callback: Deliberate")
+
+    def ends_by_failure(self, line: Line, reason: str) -> None:
+        """The owner is to hear of it, unless it has just handed the connection to itself and was not told of that."""
+        if not line.announced:
+            line.end = line.end or "failed before it was announced"
+        line.failed = line.failed or reason
+
+    # -- bytes ------------------------------------------------------------------------------------------------------
+
+    def delivered(self, line: Line, data: bytes, pushed: bool) -> None:
+        """G1: the next bytes of the stream, cut by the framing."""
+        start, end = line.seen, line.seen + len(data)
+        self.check(end <= line.sent, line, "got more than was sent")
+        self.check(STREAM[start:end] == data, line, "got", data[:40], "at", start, "for", STREAM[start:end][:40])
+        self.check(len(data) <= self.options.read_buffer_limit, line, "got a chunk of", len(data))
+        if line.framing == "line":
+            line_end = STREAM.find(b"\n", start) + 1
+            self.check(end <= line_end, line, "got more than a line:", data)
+            if pushed and end < line_end:
+                self.check(bool(line.peer_end), line, "got no whole line:", data)
+                self.check(line.peer_end != "fin" or end == line.sent, line, "got a part of the last line:", data)
+        line.seen = end
+        self.look_for_overlong(line)
+
+    def look_for_overlong(self, line: Line) -> None:
+        """Whether a line has come that is longer than it may be: it ends the connection where it is looked at."""
+        limit = self.options.read_buffer_limit
+        if line.framing == "line" and b"\n" not in STREAM[line.seen : line.seen + limit]:
+            line.overlong |= line.sent - line.seen >= limit
+
+    def receive(self, line: Line, handle: Handle, size: int) -> Future[Any] | None:
+        """The call of an owner on the loop. What comes is looked at when it comes."""
+        expected = self.expected(line, handle, "receive", size)
+        try:
+            future: Future[bytes] = handle.receive(size)
+        except TheaterError as error:
+            self.say("  receive", size, line, "->", error.kind)
+            self.check(error.kind in expected, "receive", line, "raised", error, "expected", expected)
+            return None
+        self.check("" in expected, "receive", line, "was taken, expected", expected)
+        line.waiting = size
+        future.on_done(partial(self.received, line, size))
+        return future
+
+    def receive_and_block(self, line: Line, handle: Handle, size: int) -> None:
+        """The call of an owner with a thread of its own."""
+        expected = self.expected(line, handle, "receive", size)
+        line.waiting = size
+        outcome: Future[bytes] = Future()
+        try:
+            outcome.set(handle.receive(size))
+        except TheaterError as error:
+            line.waiting = 0
+            self.say("  receive", size, line, "->", error.kind)
+            self.check(error.kind in expected or bool(line.ending or line.end), "receive", line, "raised", error)
+        else:
+            self.check("" in expected, "receive", line, "was taken, expected", expected)
+            self.received(line, size, outcome)
+
+    def received(self, line: Line, size: int, future: Future[bytes]) -> None:
+        line.waiting = 0
+        try:
+            data = future.get()
+        except TheaterError as error:
+            self.say("  receive", size, line, "->", error.kind)
+            beyond = line.out - line.got > 0 and error.kind == "limit"  # a send under way ends the connection
+            self.check(beyond or bool(line.ending or line.end), "receive", line, "failed with", error)
+            return
+        self.say("  receive", size, line, "->", data[:40])
+        self.check(not line.end, "received after the end:", line)
+        self.check(len(data) <= size, "receive of", size, "got", len(data))
+        if data:
+            self.delivered(line, data, pushed=False)
+        else:
+            self.check(line.finished, "end of stream, but the peer did not end:", line)
+            self.check(line.seen == line.sent, "end of stream before the last byte:", line)
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def attempt(self, line: Line, handle: Handle, call: str, argument: Any) -> None:
+        """An owner's call, or a stranger's: it must be refused, or do, what the contract says."""
+        expected = self.expected(line, handle, call, argument)
+        before = line.owner, line.announced, line.told, line.passive_due, line.mode, line.pending, line.end
+        foreseen = "" in expected and call in ("transfer", "close", "abort")
+        if foreseen and call == "transfer":  # the new owner may hear of it before the call returns
+            line.owner, line.announced, line.told = argument, False, False
+            line.passive_due, line.mode, line.pending = False, "passive", False
+        elif foreseen:
+            line.end = call
+        data = REPLY[line.out : line.out + argument] if call == "send" else argument
+        try:
+            result = CALLS[call](handle, data)
+        except TheaterError as error:
+            if foreseen:
+                line.owner, line.announced, line.told, line.passive_due, line.mode, line.pending, line.end = before
+            if call == "transfer" and argument.notes.stopping:  # asked to stop meanwhile
+                expected.add("no-such-actor")
+            if line.ending:  # the peer ended meanwhile
+                expected |= MAY_HAVE_ENDED
+            self.say("  ", call, self.shown(argument), line, "->", error.kind)
+            self.check(error.kind in expected, call, line, "raised", error, "expected", expected)
+            if error.kind == "limit":
+                self.ends_by_failure(line, "limit")
+            return
+        self.say("  ", call, self.shown(argument), line)
+        self.check("" in expected, call, line, "was done, expected", expected)
+        self.done(line, handle, call, argument, result)
+
+    def done(self, line: Line, handle: Handle, call: str, argument: Any, result: Any) -> None:
+        if call == "activate":
+            line.pending = False
+        elif call == "set_active":
+            line.mode, line.passive_due = argument, False
+        elif call == "set_framing":
+            line.framing = argument
+            self.look_for_overlong(line)
+        elif call == "transfer":
+            if handle is not line.core.handle:
+                line.strangers.append(handle)
+                if line.handle is handle:
+                    line.handle = None  # until the new owner hears of it
+            if argument.notes.dead and not line.end:
+                line.end = "died"
+        elif call == "send":
+            self.check(result == argument, "send of", argument, "returned", result)
+            line.out += argument
+        elif call == "shutdown_write":
+            line.write_shut = True
+
+    def shown(self, argument: Any) -> Any:
+        return self.name_of(argument) if isinstance(argument, pykka.Actor) else argument
+
+    def expected(self, line: Line, handle: Handle, call: str, argument: Any) -> set[str]:
+        """The kinds of error that a call may have now; "" for success."""
+        if line.end:  # an actor with a thread dies there, and a little later on the loop
+            return {"not-found", "not-owner"} if line.end == "died" else {"not-found"}
+        if handle is not line.handle or line.handle is None:
+            return {"not-owner", "not-found"} if line.ending else {"not-owner"}
+        expected = {self.refusal(line, call, argument)}
+        if call == "transfer" and (argument.notes.stopping or argument.notes.dead):
+            expected = {"no-such-actor"} if argument.notes.dead else {"", "no-such-actor"}
+        if call == "send" and line.out - line.got + argument > self.options.write_buffer_hard_limit:
+            expected.add("limit")
+        return expected | MAY_HAVE_ENDED if line.ending else expected
+
+    def refusal(self, line: Line, call: str, argument: Any) -> str:
+        if call == "activate":
+            return "" if line.pending else "already-active"
+        if line.pending and call in ("set_active", "send", "receive", "shutdown_write"):
+            return "pending"
+        if call == "receive" and line.pushes:
+            return "wrong-mode"
+        if line.waiting and (call in ("receive", "transfer") or (call == "set_active" and argument != "passive")):
+            return "busy"
+        if call == "send" and line.write_shut:
+            return "closed"
+        return ""
+
+    # -- what must have happened when all is at rest --------------------------------------------------------------------
+
+    def overdue(self) -> list[str]:
+        found = [f"{line}: {what} {vars(line)}" for line in self.lines if (what := self.overdue_of(line))]
+        return found + [
+            f"{self.name_of(player)} did not hear of {player.notes.coming}"
+            for player in self.players
+            if player.notes.coming and not player.notes.blocked and not player.notes.stopping
+        ]
+
+    def overdue_of(self, line: Line) -> str:
+        owner = line.owner.notes
+        if line.end or owner.blocked and not line.waiting or owner.stopping or line.core is None:
+            return ""
+        if not owner.blocked:
+            if not line.announced:
+                return "was not announced"
+            if line.passive_due:
+                return "on_passive is missing"
+            if line.failed and not line.told:
+                return "on_close is missing after a failure"
+        if line.told or line.pending or line.out - line.got > self.options.write_buffer_limit:
+            return ""
+        if line.waiting and (line.has_chunk or line.peer_end in ("fin", "rst")):
+            return "a receive waits for what is there"
+        if owner.blocked:
+            return ""
+        if line.pushes and line.has_chunk and line.peer_end in ("", "fin"):
+            return "on_data is missing"
+        if line.peer_end and (line.pushes or line.seen == line.sent):
+            return "on_close is missing"
+        return ""
+
+
+steps = st.one_of(
+    st.tuples(st.just("set_active"), st.sampled_from(["passive", "active", "once", 1, 2, 3])),
+    st.tuples(st.just("set_framing"), st.sampled_from(["raw", "line"])),
+    st.tuples(st.just("transfer"), st.integers(0, 9)),
+    st.tuples(st.just("send"), st.sampled_from([1, 10, 100, 3000])),
+    st.tuples(st.just("receive"), st.sampled_from([1, 5, 100, 70_000])),
+    st.tuples(st.sampled_from(["wait", "raise", "close", "abort", "shutdown_write", "activate"]), st.none()),
+)
+sizes = st.sampled_from([1, 2, 5, 30, 64, 65, 300, 2000])
+numbers = st.integers(0, 9)
+
+
+class StreamGuarantees(RuleBasedStateMachine):
+    """The rules: what peers, owners, and the loop may do next."""
+
+    cast: tuple[type, ...] = (Prompt, Prompt, Patient, Patient)
+
+    def make_stage(self, options: Options, seed: int, capacities: tuple[int, int]) -> SteppedTheater:
+        raise NotImplementedError
+
+    @initialize(
+        read_buffer_limit=st.sampled_from([1, 64, 256 << 10]),
+        write_buffer_limit=st.sampled_from([1, 500, 1 << 20]),
+        half_open=st.booleans(),
+        seed=st.integers(0, 99),
+        capacities=st.sampled_from([(1, 0), (7, 3), (100, 0), (64 << 10, 64 << 10)]),
+    )
+    def begin(
+        self, read_buffer_limit: int, write_buffer_limit: int, half_open: bool, seed: int, capacities: tuple[int, int]
+    ) -> None:
+        self.options = Options(
+            read_buffer_limit=read_buffer_limit,
+            write_buffer_limit=write_buffer_limit,
+            write_buffer_hard_limit=max(write_buffer_limit, 4000),
+            half_open=half_open,
+        )
+        self.play = Play(self.options)
+        self.stage = self.make_stage(self.options, seed, capacities)
+        self.stage.__enter__()
+        self.bystander = self.stage.spawn(Bystander)
+        for player in self.cast:
+            self.stage.spawn(player, self.play)
+        self.dialled = 0
+
+    def teardown(self) -> None:
+        if not hasattr(self, "play"):
+            return
+        try:
+            self.nothing_was_violated()
+            self.everything_ends()
+            self.nothing_was_violated()
+        finally:
+            self.open_all_gates()
+            self.stage.shutdown(0)
+            for line in self.play.lines:
+                line.peer.close()
+
+    def line(self, number: int) -> Line:
+        return self.play.lines[number % len(self.play.lines)]
+
+    def player(self, number: int) -> Player:
+        return self.play.players[number % len(self.play.players)]
+
+    def has_lines(self) -> bool:
+        return bool(self.play.lines)
+
+    # -- peers ------------------------------------------------------------------------------------------------------
+
+    @rule(number=numbers)
+    def a_peer_connects(self, number: int) -> None:
+        live = [line for line in self.play.lines if not (line.end and line.peer_end)]
+        if len(live) >= MAX_LINES:
+            return
+        owner = self.player(number)
+        if owner.notes.stopping:
+            return
+        self.dialled += 1
+        line = Line(self.dialled, owner)
+        self.play.say("connects:", line, "to", self.play.name_of(owner))
+        self.play.lines = [*live, line]
+        owner.notes.coming.append(line)  # before the loop goes on: its owner may hear of it at once
+        line.peer = self.stage.connect_to(owner.actor_ref).socket
+
+    @precondition(has_lines)
+    @rule(number=numbers, size=sizes)
+    def a_peer_sends(self, number: int, size: int) -> None:
+        line = self.line(number)
+        if line.peer_end:
+            return
+        if line.end or line.ending:
+            line.sent_too_late = True
+        try:
+            taken = line.peer.send(STREAM[line.sent : line.sent + size])
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            self.play.check(bool(line.end or line.ending), "sending on", line, "failed with", error)
+            line.peer_saw = "reset"
+            return
+        line.sent += taken
+        self.play.look_for_overlong(line)
+        self.play.say("peer sends", taken, "of", size, "on", line)
+
+    @precondition(has_lines)
+    @rule(number=numbers)
+    def a_peer_half_closes(self, number: int) -> None:
+        line = self.line(number)
+        if not line.peer_end and not line.peer_saw:
+            try:
+                line.peer.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.play.check(bool(line.end or line.ending), "half-closing failed on", line)
+            line.peer_end, line.finished = "fin", True
+            self.play.say("peer half-closes", line)
+
+    @precondition(has_lines)
+    @rule(number=numbers)
+    def a_peer_closes(self, number: int) -> None:
+        line = self.line(number)
+        if line.peer_end in ("", "fin"):
+            line.peer.close()
+            line.peer_end, line.finished = "closed", True
+            self.play.say("peer closes", line)
+
+    @precondition(has_lines)
+    @rule(number=numbers)
+    def a_peer_resets(self, number: int) -> None:
+        line = self.line(number)
+        if line.peer_end in ("", "fin"):
+            line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            line.peer.close()
+            line.peer_end = "rst"
+            self.play.say("peer resets", line)
+
+    @precondition(has_lines)
+    @rule(number=numbers, size=sizes)
+    def a_peer_reads(self, number: int, size: int) -> None:
+        self.read(self.line(number), size)
+
+    def read(self, line: Line, size: int) -> bool:
+        """Contract 13: what the owners sent comes in order, and an end of stream is no lie. Whether there was more."""
+        if line.peer_end in ("closed", "rst") or line.peer_saw:
+            return False
+        try:
+            data = line.peer.recv(size)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            line.peer_saw = "reset"
+            lost = line.end == "abort" or line.sent_too_late or line.failed == "limit" or line.overlong
+            self.play.check(lost, line, "was reset:", error, vars(line))
+            return False
+        end = line.got + len(data)
+        self.play.check(REPLY[line.got : end] == data, line, "the peer got something else at", line.got)
+        self.play.check(end <= line.out, line, "the peer got more than was sent")
+        line.got = end
+        if not data:
+            line.peer_saw = "eof"
+            self.play.check(line.got == line.out, line, "the stream ended at", line.got, "of", line.out, vars(line))
+            self.play.check(bool(line.end or line.write_shut or line.ending), line, "ended without a reason")
+        self.play.say("peer reads", len(data), line.peer_saw, "on", line)
+        return bool(data)
+
+    # -- owners -----------------------------------------------------------------------------------------------------
+
+    def outside(self, line: Line, call: str, argument: Any) -> None:
+        """A call from outside of a callback: at once on the loop, or through the mailbox of an actor with a thread."""
+        handle = line.handle
+        if handle is None or (line.core is None):
+            return
+        if line.owner.notes.threaded:
+            if not line.owner.notes.stopping:
+                line.owner.actor_ref.tell(partial(self.on_its_thread, line, call, argument))
+        elif not isinstance(handle, ConnectionHandle):
+            return  # it is on its way from an actor with a thread
+        elif call == "receive":
+            self.play.receive(line, handle, argument)
+        else:
+            self.play.attempt(line, handle, call, argument)
+
+    def on_its_thread(self, line: Line, call: str, argument: Any, player: Player) -> None:
+        if line.handle is not None and line.owner is player and line.announced:
+            if call == "receive":
+                player.notes.blocked += 1
+                self.play.receive_and_block(line, line.handle, argument)
+                player.notes.blocked -= 1
+            else:
+                self.play.attempt(line, line.handle, call, argument)
+
+    @precondition(has_lines)
+    @rule(number=numbers, mode=st.sampled_from(["passive", "active", "active", "once", 1, 2, 5]))
+    def the_mode_is_set(self, number: int, mode: str | int) -> None:
+        self.outside(self.line(number), "set_active", mode)
+
+    @precondition(has_lines)
+    @rule(number=numbers, size=st.sampled_from([1, 2, 7, 64, 1000, 70_000]))
+    def the_owner_receives(self, number: int, size: int) -> None:
+        self.outside(self.line(number), "receive", size)
+
+    @precondition(has_lines)
+    @rule(number=numbers, to=numbers)
+    def the_connection_is_transferred(self, number: int, to: int) -> None:
+        self.outside(self.line(number), "transfer", self.player(to))
+
+    @precondition(has_lines)
+    @rule(number=numbers, size=st.sampled_from([1, 10, 499, 501, 2000]))
+    def the_owner_sends(self, number: int, size: int) -> None:
+        self.outside(self.line(number), "send", size)
+
+    @precondition(has_lines)
+    @rule(number=numbers, framing=st.sampled_from(["raw", "line"]))
+    def the_framing_is_set(self, number: int, framing: str) -> None:
+        self.outside(self.line(number), "set_framing", framing)
+
+    @precondition(has_lines)
+    @rule(number=numbers, call=st.sampled_from(["close", "abort", "shutdown_write", "activate"]))
+    def the_owner_does(self, number: int, call: str) -> None:
+        self.outside(self.line(number), call, None)
+
+    @precondition(has_lines)
+    @rule(number=numbers, call=st.sampled_from(sorted(CALLS)), to=numbers)
+    def a_stranger_tries(self, number: int, call: str, to: int) -> None:
+        """Line 10: after a transfer the old owner's handle is a stranger's."""
+        line = self.line(number)
+        for handle in line.strangers[-1:]:
+            if isinstance(handle, ConnectionHandle):
+                arguments = {"set_active": "active", "set_framing": "raw", "transfer": self.player(to), "send": 1}
+                self.play.attempt(line, handle, call, arguments.get(call))
+
+    @precondition(has_lines)
+    @rule(number=numbers)
+    def a_transfer_to_who_takes_none_changes_nothing(self, number: int) -> None:
+        """Line 10: no-such-actor."""
+        line = self.line(number)
+        if isinstance(line.handle, ConnectionHandle) and not (line.end or line.ending or line.waiting):
+            if not line.owner.notes.threaded:
+                for target in (self.bystander, self.bystander.actor_urn, "urn:uuid:nobody"):
+                    try:
+                        line.handle.transfer(target)
+                    except TheaterError as error:
+                        self.play.check(error.kind == "no-such-actor", "a transfer to a bystander raised", error)
+                    else:
+                        self.play.check(False, "a bystander took", line)
+
+    @rule(number=numbers, plan=st.lists(steps, min_size=1, max_size=3))
+    def a_callback_will_do(self, number: int, plan: list[Step]) -> None:
+        """What a player does in its next callback, whichever that will be."""
+        player = self.player(number)
+        if len(player.notes.reactions) < 3:
+            player.notes.reactions.append(
+                [(kind, self.player(argument) if kind == "transfer" else argument) for kind, argument in plan]
+            )
+
+    @rule(number=numbers)
+    def a_gate_opens(self, number: int) -> None:
+        for player in [self.player(number), *self.play.players]:
+            if player.notes.gates:
+                player.notes.gates.pop(0).set(None)
+                return
+
+    def open_all_gates(self) -> None:
+        self.play.over = True
+        for player in self.play.players:
+            player.notes.reactions.clear()
+            while player.notes.gates:
+                player.notes.gates.pop(0).set(None)
+
+    @rule(number=numbers)
+    def a_player_has_other_mail(self, number: int) -> None:
+        player = self.player(number)
+        if not player.notes.stopping:
+            player.actor_ref.tell(lambda _player: None)
+
+    @rule(number=st.integers(0, 40))
+    def a_player_is_stopped(self, number: int) -> None:
+        """G4, seldom."""
+        if number < len(self.play.players) and not self.player(number).notes.stopping:
+            player = self.player(number)
+            player.notes.stopping = True
+            self.play.say(self.play.name_of(player), "is asked to stop")
+            player.actor_ref.stop(block=False)
+            self.stage.spawn(type(player), self.play)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    @rule(turns=st.integers(1, 3))
+    def the_loop_takes_turns(self, turns: int) -> None:
+        self.play.say("turns:", turns)
+        for _ in range(turns):
+            self.stage.step()
+
+    @rule()
+    def everything_comes_to_rest(self) -> None:
+        self.play.say("rest")
+        self.stage.until(lambda: not self.play.overdue(), lambda: self.report(self.play.overdue()))
+
+    @invariant()
+    def nothing_was_violated(self) -> None:
+        if hasattr(self, "play") and self.play.violations:
+            raise AssertionError(self.report(self.play.violations))
+
+    def report(self, what: list[str]) -> str:
+        return "\n".join([*what, "The play:", *self.play.log[-80:]])
+
+    @invariant()
+    def at_most_one_turn_of_a_connection_is_under_way(self) -> None:
+        """G2."""
+        if hasattr(self, "play"):
+            turns = Counter(
+                id(turn.connection)
+                for player in self.play.players
+                for turn in turns_in(player)
+                if turn.connection._turn is turn
+            )
+            assert max(turns.values(), default=0) <= 1
+
+    @invariant()
+    def the_host_holds_no_more_than_the_limits(self) -> None:
+        """G2."""
+        if hasattr(self, "play"):
+            for line in self.play.lines:
+                core = line.core
+                if core is not None:
+                    held = len(core._input or b"") + len(core._leftover)
+                    assert held <= self.options.read_buffer_limit + prefix_size(core.options.framing)
+                    if core.output is not None:
+                        assert core.output.size <= self.options.write_buffer_hard_limit
+
+    def everything_ends(self) -> None:
+        """Whatever state a play was left in: when peers and owners have gone, nothing is left of it."""
+        self.open_all_gates()
+        self.everything_comes_to_rest()
+        for line in self.play.lines:
+            while self.read(line, 1 << 16):
+                self.stage.settle()
+        for line in self.play.lines:
+            if line.peer_end in ("", "fin"):
+                line.peer_end, line.finished = "closed", True
+                line.peer.close()
+        for player in list(self.play.players):
+            if not player.notes.stopping:
+                player.notes.stopping = True
+                player.actor_ref.stop(block=False)
+        self.let_time_pass()
+        self.stage.until(
+            lambda: not self.stage.network.connections and not any(p.actor_ref.is_alive() for p in self.play.players),
+            lambda: self.report([f"left: {self.stage.network.connections}, {self.play.players}"]),
+        )
+
+    def let_time_pass(self) -> None:
+        """All lingering is over."""
+
+
+def turns_in(player: Player) -> list[Any]:
+    """The turns in a player's mailbox."""
+    inbox = player.actor_inbox
+    envelopes = list(inbox.queue or ())
+    return [e.message.args[0] for e in envelopes if isinstance(e.message, ProxyCall) and e.message.args]
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_what_fails_on_purpose() -> Iterator[None]:
+    logger = logging.getLogger("theater_tcp")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
+
+
+class InMemory(StreamGuarantees):
+    """Thousands of steps, all of them decided by the machine."""
+
+    def make_stage(self, options: Options, seed: int, capacities: tuple[int, int]) -> Stage:
+        receive_capacity, send_capacity = capacities
+        order = random.Random(seed).shuffle
+        return Stage(Settings(options=options), order, receive_capacity=receive_capacity, send_capacity=send_capacity)
+
+    def let_time_pass(self) -> None:
+        assert isinstance(self.stage, Stage)
+        self.stage.advance(60)
+        left = [fd.source for fd in self.stage.poller.watched if not hasattr(fd.source, "accept")]  # type: ignore[attr-defined]
+        assert left == [], self.report(["still watched"])
+
+
+TestInMemory = InMemory.TestCase
+TestInMemory.settings = settings(max_examples=100, stateful_step_count=50)
+
+
+class OnTcp(StreamGuarantees):
+    """The same over TCP sockets of the system, and with actors that have a thread of their own among the owners."""
+
+    cast = (Prompt, Patient, Threaded, Threaded)
+
+    def make_stage(self, options: Options, _seed: int, _capacities: tuple[int, int]) -> SystemStage:
+        return SystemStage(Settings(options=options))
+
+
+TestOnTcp = OnTcp.TestCase
+TestOnTcp.settings = settings(max_examples=20, stateful_step_count=40)
