@@ -24,7 +24,7 @@ from theater_tcp.actor import LoopActor, hosting
 from theater_tcp.errors import BlockingCall
 from theater_tcp.future import Future
 from theater_tcp.mailbox import TURN
-from theater_tcp.pykka_internals import install
+from theater_tcp.pykka_internals import Envelope, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -466,6 +466,23 @@ def test_ctrl_c_in_a_handler_stops_all_actors_and_ends_the_loop_s_run(loop: Step
     loop.settle()
     assert diary == ["start", "stop"]
     assert not ref.is_alive()
+
+
+def test_ctrl_c_that_strikes_between_two_handlers_is_not_lost(loop: SteppedLoop) -> None:
+    """In pykka's own loop, which takes it for an exit of the actor."""
+
+    class Struck(Future[Any]):
+        def set(self, _value: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    diaries: list[list[Any]] = [[], []]
+    ref, other = (Diary.start(diary) for diary in diaries)
+    ref.actor_inbox.put(Envelope("handled", reply_to=Struck()))
+    with pytest.raises(KeyboardInterrupt):
+        loop.settle()
+    loop.settle()
+    assert diaries == [["start", "handled", "stop"], ["start", "stop"]]
+    assert not other.is_alive()
 
 
 @pytest.mark.parametrize("hook", ["on_stop", "on_failure"])

@@ -1,5 +1,5 @@
-"""G1 and its neighbours, by machine: whatever peers, owners and the network do in any order, every byte goes once and in
-order to the actor that owns the connection at that time.
+"""G1 and its neighbours, by machine: whatever peers, owners and the network do in any order, every byte goes once and
+in order to the actor that owns the connection at that time.
 
 ``StreamGuarantees`` plays up to three connections at once among five actors: plain ones, one whose handlers wait at
 gates, one that only receives; over real sockets also actors with a thread of their own. It keeps a model of each
@@ -110,7 +110,7 @@ class Line:
 
 
 class Notes:
-    """What every player has beside its actor's own: its place in the play, and what it will do in its next callbacks."""
+    """What every player has beside its actor's own: its play, and what it will do in its next callbacks."""
 
     can_wait = False
     threaded = False
@@ -279,7 +279,7 @@ class Play:
         place = self.players.index(player) if player in self.players else "-"
         return f"{type(player).__name__}[{place}]"
 
-    # -- what players hear ------------------------------------------------------------------------------------------
+    # -- what players hear -------------------------------------------------------------------------------------------
 
     def joins(self, player: Player) -> None:
         self.players.append(player)
@@ -400,7 +400,7 @@ class Play:
             line.end = line.end or "failed before it was announced"
         line.failed = line.failed or reason
 
-    # -- bytes ------------------------------------------------------------------------------------------------------
+    # -- bytes -------------------------------------------------------------------------------------------------------
 
     def delivered(self, line: Line, data: bytes, pushed: bool) -> None:
         """G1: the next bytes of the stream, cut by the framing."""
@@ -470,7 +470,7 @@ class Play:
             self.check(line.finished, "end of stream, but the peer did not end:", line)
             self.check(line.seen == line.sent, "end of stream before the last byte:", line)
 
-    # -- calls ------------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------------------------
 
     def attempt(self, line: Line, handle: Handle, call: str, argument: Any) -> None:
         """An owner's call, or a stranger's: it must be refused, or do, what the contract says."""
@@ -551,7 +551,7 @@ class Play:
             return "closed"
         return ""
 
-    # -- what must have happened when all is at rest --------------------------------------------------------------------
+    # -- what must have happened when all is at rest -----------------------------------------------------------------
 
     def overdue(self) -> list[str]:
         found = [f"{line}: {what} {vars(line)}" for line in self.lines if (what := self.overdue_of(line))]
@@ -563,7 +563,7 @@ class Play:
 
     def overdue_of(self, line: Line) -> str:
         owner = line.owner.notes
-        if line.end or owner.blocked and not line.waiting or owner.stopping or line.core is None:
+        if line.end or (owner.blocked and not line.waiting) or owner.stopping or line.core is None:
             return ""
         if not owner.blocked:
             if not line.announced:
@@ -651,7 +651,7 @@ class StreamGuarantees(RuleBasedStateMachine):
     def has_lines(self) -> bool:
         return bool(self.play.lines)
 
-    # -- peers ------------------------------------------------------------------------------------------------------
+    # -- peers -------------------------------------------------------------------------------------------------------
 
     @rule(number=numbers)
     def a_peer_connects(self, number: int) -> None:
@@ -748,7 +748,7 @@ class StreamGuarantees(RuleBasedStateMachine):
         self.play.say("peer reads", len(data), line.peer_saw, "on", line)
         return bool(data)
 
-    # -- owners -----------------------------------------------------------------------------------------------------
+    # -- owners ------------------------------------------------------------------------------------------------------
 
     def outside(self, line: Line, call: str, argument: Any) -> None:
         """A call from outside of a callback: at once on the loop, or through the mailbox of an actor with a thread."""
@@ -819,15 +819,15 @@ class StreamGuarantees(RuleBasedStateMachine):
     def a_transfer_to_who_takes_none_changes_nothing(self, number: int) -> None:
         """Line 10: no-such-actor."""
         line = self.line(number)
-        if isinstance(line.handle, ConnectionHandle) and not (line.end or line.ending or line.waiting):
-            if not line.owner.notes.threaded:
-                for target in (self.bystander, self.bystander.actor_urn, "urn:uuid:nobody"):
-                    try:
-                        line.handle.transfer(target)
-                    except TheaterError as error:
-                        self.play.check(error.kind == "no-such-actor", "a transfer to a bystander raised", error)
-                    else:
-                        self.play.check(False, "a bystander took", line)
+        busy = line.end or line.ending or line.waiting or line.owner.notes.threaded
+        if isinstance(line.handle, ConnectionHandle) and not busy:
+            for target in (self.bystander, self.bystander.actor_urn, "urn:uuid:nobody"):
+                try:
+                    line.handle.transfer(target)
+                except TheaterError as error:
+                    self.play.check(error.kind == "no-such-actor", "a transfer to a bystander raised", error)
+                else:
+                    self.play.check(False, "a bystander took", line)
 
     @rule(number=numbers, plan=st.lists(steps, min_size=1, max_size=3))
     def a_callback_will_do(self, number: int, plan: list[Step]) -> None:
@@ -868,7 +868,7 @@ class StreamGuarantees(RuleBasedStateMachine):
             player.actor_ref.stop(block=False)
             self.stage.spawn(type(player), self.play)
 
-    # -- the loop ---------------------------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------------------------
 
     @rule(turns=st.integers(1, 3))
     def the_loop_takes_turns(self, turns: int) -> None:

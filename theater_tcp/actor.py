@@ -12,6 +12,7 @@ Private names of pykka are overridden here and checked at import by :mod:`theate
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import weakref
 from contextvars import ContextVar
@@ -133,10 +134,6 @@ class Interrupted(ActorDeadError):
 
 def _is_private(name: str) -> bool:
     return name.startswith(("_", "actor_")) and not name.startswith("__")
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 class LoopActor(pykka.Actor):
@@ -277,9 +274,7 @@ class LoopActor(pykka.Actor):
             except BaseException as another:  # on_stop is of the same mind: more than all can't be stopped
                 logger.debug("%r in on_stop of %s", another, self)
         ActorRegistry.stop_all(block=False)
-        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            # A signal's, and so meant for the program: whoever runs the loop gets it.
-            self.actor_inbox.loop.call_soon(partial(_raise, error))
+        self._hand_on(error)
         if reply_to is not None:
             reply_to.set_exception_value(error)
         self.actor_inbox.schedule()  # for the end of its life: the turn under way may be a connection's
@@ -421,7 +416,13 @@ class LoopActor(pykka.Actor):
         box.budget = 0
         return None
 
+    def _hand_on(self, error: BaseException | None) -> None:
+        """A signal's interrupt is meant for the program: whoever runs the loop gets it."""
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            self.actor_inbox.loop.fail(error)
+
     def _stop(self) -> None:
+        self._hand_on(sys.exception())  # it may have struck in pykka's loop, between two handlers
         pykka_internals.registry().remove(self._actor_ref)
         self.actor_stopped.set()
         outcome = None

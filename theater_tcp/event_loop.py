@@ -160,6 +160,7 @@ class EventLoop:
         self.stopping = False
         """Whether :meth:`stop` was asked for."""
         self._wake_lock = threading.RLock()  # a signal's handler may wake the loop while its thread does
+        self._failure: BaseException | None = None
         self._open_wake_up()
 
     # -- readiness ------------------------------------------------------------------------------------------------
@@ -297,6 +298,12 @@ class EventLoop:
         """End :meth:`run` after the turn under way. Any thread may ask."""
         self.call_soon(self._stop)
 
+    def fail(self, error: BaseException) -> None:
+        """Let :meth:`run` raise ``error`` in its next turn; once, however often it is said. On the loop's thread."""
+        if self._failure is None:
+            self.call_soon(self._raise_failure)
+        self._failure = error
+
     def close(self) -> None:
         """Give the descriptors back. Calls that nobody ran any more fail with :class:`ShutDown`."""
         with self._wake_lock:
@@ -307,6 +314,11 @@ class EventLoop:
         self._handlers.clear()
         self.poller.close()
         self._close_wake_up()
+
+    def _raise_failure(self) -> None:
+        error, self._failure = self._failure, None
+        if error is not None:
+            raise error
 
     def _stop(self) -> None:
         self.stopping = True

@@ -19,7 +19,6 @@ from theater_tcp.connection import Connection
 from theater_tcp.connection_state import PENDING
 from theater_tcp.errors import Closed, IoFailed, NotFound, NotOwner
 from theater_tcp.future import Future
-from theater_tcp.listening_socket import file_of
 from theater_tcp.poller import READ
 from theater_tcp.pykka_internals import registry
 from theater_tcp.socket_options import reset_on_close
@@ -76,7 +75,7 @@ class Listener(LoopActor):
         self.fd = sock.fileno()
         self.asked = address
         self.address = format_sockaddr(sock.family, sock.getsockname())
-        self._file = file_of(address)
+        self._file = network.file_of(address)
         self.owner: Owner | None = owner
         self.options = options
         self.listen_options = listen_options
@@ -254,7 +253,7 @@ class Listener(LoopActor):
             return
         self._pause()
         self.fd = -1
-        if self._file is not None and file_of(self.asked) == self._file:
+        if self._file is not None and self.network.file_of(self.asked) == self._file:
             _remove_socket_file(str(self.asked.sockaddr()))
         self.sock.close()
         network = self.network

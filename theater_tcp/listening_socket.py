@@ -36,7 +36,7 @@ def file_of(address: Address) -> tuple[int, int] | None:
         found = os.lstat(address.path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
 def open_listening_socket(address: Address, options: Options, listen_options: ListenOptions) -> socket.SocketType:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.connector import Connector
 from theater_tcp.event_loop import Deadlines
-from theater_tcp.listening_socket import accept_from, open_listening_socket
+from theater_tcp.listening_socket import accept_from, file_of, open_listening_socket
 from theater_tcp.metrics import Metrics
 from theater_tcp.ownership import Ownership
 from theater_tcp.pykka_internals import registry
@@ -38,7 +38,8 @@ class Network:
         self.connector = Connector(loop, settings.connection_attempt_delay, settings.resolver_threads)
         self.open_listening_socket = open_listening_socket
         self.accept_from = accept_from
-        """These three are where sockets come from; :mod:`theater_tcp.testing` has its own."""
+        self.file_of = file_of
+        """These four are where sockets come from; :mod:`theater_tcp.testing` has its own."""
         self.registry = registry()
         """pykka's table of living actors: connections come and go in it by dict operations."""
         self.draining = False

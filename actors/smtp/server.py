@@ -184,7 +184,9 @@ class SmtpServer(TcpActor):
 
     def on_close(self, connection: ConnectionHandle, reason: str) -> None:
         """A client has gone; a message that it had not finished goes with it."""
-        client = self._clients[connection]
+        client = self._clients.get(connection)
+        if client is None:
+            return  # it could not be answered a moment ago
         if reason == "eof":
             client.has_ended = True
             if client.is_storing:
@@ -240,8 +242,7 @@ class SmtpServer(TcpActor):
                 client.connection.set_active("active")
         except TheaterError as error:
             logger.debug("a client could not be answered: %s", error)
-            if client.has_ended:
-                self._forget(client)  # else on_close is on its way
+            self._forget(client)
 
     def _forget(self, client: _Client) -> None:
         if client.is_gone:

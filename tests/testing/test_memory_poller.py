@@ -75,9 +75,10 @@ def test_a_descriptor_is_registered_once_and_known_before_it_is_changed(
 ) -> None:
     first, second = make_pair()
     with closing(first), closing(second), closing(make_poller()) as poller:
-        for call in (lambda: poller.modify(first.fileno(), READ), lambda: poller.unregister(first.fileno())):
-            with pytest.raises(FileNotFoundError):
-                call()
+        with pytest.raises(FileNotFoundError):
+            poller.modify(first.fileno(), READ)
+        with pytest.raises(FileNotFoundError):
+            poller.unregister(first.fileno())
         poller.register(first.fileno(), READ)
         with pytest.raises(FileExistsError):
             poller.register(first.fileno(), READ)

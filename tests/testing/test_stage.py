@@ -176,7 +176,7 @@ def test_an_actor_that_connects_finds_the_server_that_the_test_is() -> None:
 def test_where_nobody_listens_a_connect_is_refused() -> None:
     with Stage() as stage:
         answer = stage.spawn(Caller).ask("mail.example:25", block=False)
-        with pytest.raises(Refused, match="mail.example:25"):
+        with pytest.raises(Refused, match=r"mail\.example:25"):
             stage.result(answer)
 
 
@@ -185,7 +185,7 @@ def test_a_server_that_never_answers_lets_a_connect_time_out() -> None:
         stage.listen("mail.example:25", backlog=0)
         answer = stage.spawn(Caller).ask("mail.example:25", block=False)
         stage.advance(5)
-        with pytest.raises(TimedOut, match="mail.example:25"):
+        with pytest.raises(TimedOut, match=r"mail\.example:25"):
             stage.result(answer)
 
 

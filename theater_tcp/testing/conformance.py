@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from theater_tcp.future import Future
     from theater_tcp.testing.stage import SteppedTheater
 
-__all__ = ["CHECKS", "Line", "Owner", "expect"]
+__all__ = ["CHECKS", "Line", "Owner", "expect", "spawn"]
 
 STREAM = bytes(range(256)) * 12
 """Three kibibytes in which every position of a byte can be told from its neighbours'."""
@@ -49,8 +49,9 @@ def _shown(value: object) -> str:
 class Owner(TcpActor):
     """Owns the connections of a check and notes what it hears of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Owner], object]) -> None:
         super().__init__()
+        tell(self)
         self.arrived: list[ConnectionHandle] = []
         self.chunks: list[bytes] = []
         self.closed: list[str] = []
@@ -96,15 +97,10 @@ class Line(NamedTuple):
         return cls(owner, owner.arrived[0], peer)
 
 
-def spawn(stage: SteppedTheater) -> Owner:
+def spawn(stage: SteppedTheater, kind: type[Owner] = Owner) -> Owner:
     """A new owner, the actor itself: a stage is on its thread."""
     owners: list[Owner] = []
-
-    class Known(Owner):
-        def on_start(self) -> None:
-            owners.append(self)
-
-    stage.spawn(Known)
+    stage.spawn(kind, owners.append)
     return owners[0]
 
 

@@ -168,7 +168,7 @@ LINES = st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\r", b""
 def test_what_was_stuffed_by_the_rule_comes_out_as_it_was(lines: list[bytes], cuts: list[int]) -> None:
     stuffed = b"".join((b"." + line if line.startswith(b".") else line) + b"\r\n" for line in lines) + b".\r\n"
     content = Content(100_000, 1000)
-    places = sorted({min(cut, len(stuffed)) for cut in cuts} | {0, len(stuffed)})
+    places = sorted({cut % (len(stuffed) + 1) for cut in cuts} | {0, len(stuffed)})
     for begin, end in itertools.pairwise(places):
         content.receive_data(stuffed[begin:end])
     assert b"".join(content.take()) == b"".join(line + b"\n" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import inspect
 import os
 import select
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from actors.smtp import ServerSettings
+from actors.smtp import ServerSettings, Session
 from actors.smtp.maildir import DeliveryFailed, Job, Maildir
 from actors.smtp.server import SmtpServer
 from tests.actors.smtp.driver import ENVELOPE, GREETED
@@ -388,14 +389,18 @@ def test_on_the_way_down_clients_are_told_and_a_message_under_way_comes_in(tmp_p
         assert len(served.delivered()) == 1
 
 
+@pytest.mark.parametrize("has_ended", [False, True], ids=["open", "half-closed"])
 def test_on_the_way_down_a_message_that_waits_for_the_disk_is_acknowledged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_ended: bool
 ) -> None:
     disk = SlowDisk(monkeypatch)
     with serving(tmp_path) as served, served.dial() as idle, served.dial() as client:
         client.open_message()
         client.send(MESSAGE)
         disk.wait()
+        if has_ended:
+            client.socket.shutdown(socket.SHUT_WR)
+            assert idle.ask(b"NOOP\r\n") == ["250 2.0.0"]
         served.theater.request_shutdown(TIMEOUT_S)
         assert idle.code() == "421 4.3.2"
         disk.release()
@@ -427,8 +432,14 @@ def test_who_has_ended_its_side_is_closed_after_the_reply_with_and_without_half_
             disk.release()
             assert client.code() == ("250 2.0.0" if half_open else "")
             assert client.reply() == ""
-        assert served.theater.shutdown(TIMEOUT_S)
-        assert len(served.delivered()) == 1
+            other.open_message()
+            other.send(MESSAGE)  # goes to the disk after the first one, so that one has been seen to then
+            disk.wait()
+            disk.release()
+            assert other.code() == "250 2.0.0"
+            gc.collect()
+            assert sum(isinstance(thing, Session) for thing in gc.get_objects()) == 1, "the client is not forgotten"
+        assert len(served.delivered()) == 2
 
 
 # -- other sockets, settings --------------------------------------------------------------------------------------

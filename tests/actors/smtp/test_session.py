@@ -447,6 +447,14 @@ def test_mail_may_be_longer_by_what_the_extensions_add() -> None:
     assert greeted().codes(command + b" " * (566 - len(command) - 2) + b"\r\n") == ["500 5.5.2"]
 
 
+@pytest.mark.parametrize("cut", [100, 512, 563, 564, 565, 566, 700])
+def test_a_line_that_is_too_long_is_so_however_it_comes(cut: int) -> None:
+    line = b"MAIL FROM:<a@example.net>" + b" " * 1000 + b"\r\n"
+    client = greeted()
+    assert client.send(line[:cut]) == b""
+    assert client.codes(line[cut:]) == ["500 5.5.2"]
+
+
 def test_a_command_line_without_end_is_not_held_in_memory() -> None:
     client = Client()
     for _ in range(50):
@@ -663,7 +671,7 @@ def test_any_split_of_any_dialogue_gives_the_same_replies_and_messages(
 ) -> None:
     dialogue = begin + rest
     whole = run([dialogue], SMALL)
-    places = sorted({min(cut, len(dialogue)) for cut in cuts} | {0, len(dialogue)})
+    places = sorted({cut % (len(dialogue) + 1) for cut in cuts} | {0, len(dialogue)})
     pieces = [dialogue[begin:end] for begin, end in itertools.pairwise(places)]
     for other in (run(pieces, SMALL), run(bytewise(dialogue), SMALL)):
         assert other.output == whole.output

@@ -1,0 +1,410 @@
+"""The socket's side of a connection: what is watched when, short and failing calls, lingering, the one release.
+
+Sockets in memory, whose calls fail on demand, and a clock that the test moves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from theater_tcp import ConnectionHandle, Options, Settings
+from theater_tcp.poller import PEER_SHUTDOWN, READ, WRITE
+from theater_tcp.testing import MemorySocket, Peer, Stage
+from theater_tcp.testing.conformance import STREAM, Line, Owner, spawn
+
+
+class Keeper(Owner):
+    """Leaves its connections pending."""
+
+    def handle_connection(self, connection: ConnectionHandle) -> None:
+        self.arrived.append(connection)
+
+
+def stage_with(capacity: int = 1 << 16, **options: Any) -> Stage:
+    return Stage(Settings(options=Options(**options)), receive_capacity=capacity, send_capacity=0)
+
+
+def far(peer: Peer) -> MemorySocket:
+    """The connection's own socket."""
+    end: MemorySocket = peer.socket.other_end
+    return end
+
+
+def watched(stage: Stage, peer: Peer) -> int | None:
+    """The event mask of the connection's socket; None if it is not watched."""
+    return stage.poller.watched.get(far(peer).fileno())
+
+
+def os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+# -- interest follows from the state -------------------------------------------------------------------------------
+
+
+def test_contract_05_a_pending_connection_is_not_read_from() -> None:
+    with Stage() as stage:
+        ref = spawn(stage, Keeper).actor_ref
+        peer = stage.connect_to(ref)
+        peer.send(b"early")
+        assert not (watched(stage, peer) or 0) & READ
+        assert far(peer).recv(10, socket.MSG_PEEK) == b"early"
+
+
+def test_a_passive_connection_is_watched_for_its_end_only() -> None:
+    with Stage() as stage:
+        _, _, peer = Line.on(stage)
+        peer.send(b"unread")
+        assert watched(stage, peer) == PEER_SHUTDOWN
+
+
+def test_an_active_connection_is_watched_for_data() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        assert watched(stage, peer) == READ
+
+
+def test_interest_in_data_ends_at_the_first_event_that_nobody_wants() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        connection.set_active("passive")
+        assert watched(stage, peer) == READ, "it may be wanted again at once"
+        peer.send(b"x")
+        assert watched(stage, peer) == PEER_SHUTDOWN
+
+
+def test_a_socket_is_watched_for_room_only_while_output_waits() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(15))
+        assert (watched(stage, peer) or 0) & WRITE
+        assert peer.receive_exactly(15) == bytes(15)
+        assert not (watched(stage, peer) or 0) & WRITE
+
+
+def test_g2_reading_pauses_while_more_than_the_limit_waits_to_go_out_and_goes_on_below_it() -> None:
+    with stage_with(capacity=10, write_buffer_limit=20) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        connection.send(bytes(31))
+        peer.send(b"x")
+        assert owner.chunks == []
+        assert peer.receive_exactly(5) == bytes(5)
+        stage.until(lambda: owner.chunks == [b"x"])
+
+
+def test_unread_bytes_before_the_end_of_a_passive_connection_do_not_keep_the_loop_busy() -> None:
+    with Stage() as stage:
+        owner, _, peer = Line.on(stage)
+        peer.send(b"unread")
+        peer.close()  # settles: the loop came to rest
+        assert watched(stage, peer) is None
+        assert owner.closed == []
+
+
+def test_a_half_open_connection_whose_end_was_told_is_watched_for_nothing_and_does_not_spin() -> None:
+    with stage_with(half_open=True) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        peer.shutdown_write()
+        connection.shutdown_write()
+        stage.settle()
+        assert owner.closed == ["eof"]
+        assert watched(stage, peer) is None
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["active", "once", 5])
+@pytest.mark.parametrize("error", [BlockingIOError(), InterruptedError()])
+def test_a_wake_up_for_nothing_is_no_end(mode: str | int, error: OSError) -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active(mode)
+        far(peer).fail_next("recv", error)
+        stage.settle()
+        peer.send(b"x")
+        assert (owner.chunks, owner.closed) == ([b"x"], [])
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ECONNRESET, "reset"),
+        (errno.ETIMEDOUT, "timeout"),
+        (errno.EHOSTUNREACH, "unreachable"),
+        (errno.EIO, "io: input/output error"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["passive", "active", "once"])
+def test_contract_19_a_failing_read_ends_the_connection_with_its_reason(code: int, reason: str, mode: str) -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active(mode)
+        far(peer).fail_next("recv", os_error(code))
+        if mode == "passive":
+            with pytest.raises(Exception, match=reason.partition(":")[0]):
+                stage.result(connection.receive(10))
+        stage.settle()
+        assert owner.closed == [reason]
+        assert not stage.network.connections
+
+
+def test_contract_12_a_waiting_receive_is_told_why_it_will_get_nothing() -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        waiting = connection.receive(10)
+        far(peer).fail_next("recv", os_error(errno.ECONNRESET))
+        with pytest.raises(Exception, match="reset"):
+            stage.result(waiting)
+        stage.settle()
+        assert owner.closed == ["reset"]
+
+
+@pytest.mark.parametrize("limit", [1, 10, 1000])
+def test_g2_no_more_is_read_at_a_time_than_the_read_buffer_limit(limit: int) -> None:
+    with stage_with(read_buffer_limit=limit) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        peer.send(STREAM)
+        assert owner.data == STREAM
+        assert max(len(chunk) for chunk in owner.chunks) == limit
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def test_contract_11_what_the_kernel_takes_in_parts_leaves_in_order() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        for size in (1, 3, 2, 50):
+            far(peer).shorten_next("send", size)
+        far(peer).fail_next("send", BlockingIOError())
+        for start in range(0, 300, 100):
+            assert connection.send(STREAM[start : start + 100]) == 100
+        assert peer.receive_exactly(300) == STREAM[:300]
+
+
+@pytest.mark.parametrize("code", [errno.ECONNRESET, errno.EPIPE, errno.ENOBUFS])
+def test_a_failing_write_drops_the_output_and_leaves_what_the_peer_sent_readable(code: int) -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        peer.send(b"before")
+        far(peer).fail_next("send", os_error(code))
+        assert connection.send(b"lost") == 4
+        assert stage.result(connection.receive(100)) == b"before"
+        assert peer.receive() == b""
+        assert owner.closed == []
+
+
+def test_contract_11_a_peer_that_takes_nothing_is_reset_after_send_timeout() -> None:
+    with stage_with(capacity=10, send_timeout=30) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        stage.advance(29)
+        assert owner.closed == []
+        stage.advance(1)
+        assert owner.closed == ["timeout"]
+        peer.receive_all()
+        assert peer.ended == "reset"
+        assert stage.metrics().timeouts == 1
+
+
+def test_contract_11_a_peer_that_takes_a_little_at_a_time_is_waited_for() -> None:
+    with stage_with(capacity=10, send_timeout=30) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(STREAM[:50])
+        got = b""
+        while len(got) < 50:
+            stage.advance(29)
+            got += peer.receive_exactly(10)
+        stage.advance(60)
+        assert (got, owner.closed) == (STREAM[:50], [])
+
+
+def test_a_half_close_waits_for_the_output_before_it() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(25))
+        connection.shutdown_write()
+        assert peer.receive_exactly(10) == bytes(10)
+        assert peer.ended == ""
+        assert peer.receive_all() == bytes(15)
+
+
+def test_a_half_close_of_a_connection_that_is_gone_is_no_error() -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        far(peer).fail_next("shutdown", os_error(errno.ENOTCONN))
+        connection.shutdown_write()
+        assert owner.closed == []
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+
+def test_contract_13_close_lingers_for_a_peer_that_reads_slowly_and_no_longer_than_its_time() -> None:
+    with stage_with(capacity=10, linger_timeout=5) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        connection.close()
+        stage.advance(4)
+        assert peer.receive_exactly(20) == bytes(20)
+        stage.advance(1)
+        peer.receive_all()
+        assert peer.ended == "reset", "the stream is not complete"
+        assert not stage.network.connections
+
+
+def test_contract_13_a_peer_that_goes_on_sending_after_close_is_read_and_dropped_until_the_linger_time_is_over() -> (
+    None
+):
+    with stage_with(linger_timeout=5) as stage:
+        owner, connection, peer = Line.on(stage)
+        peer.send(b"unread")
+        connection.send(b"bye")
+        connection.close()
+        for _ in range(5):
+            peer.send(b"more")
+            assert not peer.unsent
+            stage.advance(0.9)
+        assert peer.receive_exactly(3) == b"bye"
+        assert stage.network.connections
+        stage.advance(1)
+        assert not stage.network.connections
+        assert (owner.chunks, owner.closed) == ([], [])
+
+
+@pytest.mark.parametrize("code", [errno.ECONNRESET, errno.EPIPE])
+def test_contract_13_a_failure_while_it_flushes_ends_a_closing_connection_silently(code: int) -> None:
+    with stage_with(capacity=10) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        connection.close()
+        far(peer).fail_next("send", os_error(code))
+        stage.settle()
+        assert not stage.network.connections
+        assert owner.closed == []
+
+
+def end_by_peer_close(_connection: ConnectionHandle, peer: Peer) -> None:
+    peer.close()
+
+
+def end_by_peer_reset(_connection: ConnectionHandle, peer: Peer) -> None:
+    peer.abort()
+
+
+def end_by_close(connection: ConnectionHandle, _peer: Peer) -> None:
+    connection.close()
+
+
+def end_by_close_on_unread_bytes(connection: ConnectionHandle, peer: Peer) -> None:
+    connection.set_active("passive")
+    peer.send(b"unread")
+    connection.close()
+    peer.close()
+
+
+def end_by_abort(connection: ConnectionHandle, _peer: Peer) -> None:
+    connection.abort()
+
+
+def end_by_limit(connection: ConnectionHandle, peer: Peer) -> None:
+    connection.set_framing("line", 3)
+    peer.send(b"too long")
+
+
+def end_by_read_error(_connection: ConnectionHandle, peer: Peer) -> None:
+    far(peer).fail_next("recv", os_error(errno.EIO))
+
+
+def end_by_stop_of_its_actor(connection: ConnectionHandle, _peer: Peer) -> None:
+    connection.actor_ref.stop(block=False)
+
+
+ENDS = [value for name, value in globals().items() if name.startswith("end_by")]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("sent", [0, 5])
+def test_whatever_ends_a_connection_its_socket_is_released_once_and_nothing_is_left(end: Any, sent: int) -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        connection.send(bytes(sent))
+        end(connection, peer)
+        stage.advance(10)
+        assert far(peer).fileno() == -1
+        assert stage.metrics().closed == 1
+        assert stage.metrics().connections == stage.network.accepted_now == 0
+        assert len(stage.poller.watched) == 1, "the listener's"
+        assert not stage.network.connections
+
+
+def test_a_peer_that_resets_a_pending_connection_is_told_by_on_close() -> None:
+    with Stage() as stage:
+        owner = spawn(stage, Keeper)
+        peer = stage.connect_to(owner.actor_ref)
+        peer.abort()
+        stage.until(lambda: owner.closed == ["reset"])
+        assert not stage.network.connections
+
+
+def test_a_peer_that_leaves_a_pending_connection_is_told_when_it_is_activated() -> None:
+    with Stage() as stage:
+        owner = spawn(stage, Keeper)
+        peer = stage.connect_to(owner.actor_ref)
+        peer.close()
+        assert owner.closed == []
+        owner.arrived[0].activate()
+        stage.until(lambda: owner.closed == ["eof"])
+
+
+# -- addresses and options -----------------------------------------------------------------------------------------
+
+
+def test_addresses_are_still_there_in_on_close() -> None:
+    seen = []
+
+    class Last(Owner):
+        def on_close(self, connection: ConnectionHandle, reason: str) -> None:
+            seen.append((connection.peer_address, connection.local_address, reason))
+
+    with Stage() as stage:
+        peer = stage.connect_to(spawn(stage, Last).actor_ref)
+        own, there = (f"{host}:{port}" for host, port in (peer.socket.getsockname(), peer.socket.getpeername()))
+        peer.close()
+        assert seen == [(own, there, "eof")]
+
+
+def test_an_address_that_the_system_does_not_tell_any_more_is_empty() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        far(peer).fail_next("getsockname", os_error(errno.ENOTCONN))
+        assert connection.local_address == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"nodelay": False}, {socket.TCP_NODELAY: 0}),
+        ({"nodelay": True, "keepalive": 60}, {socket.TCP_NODELAY: 1, socket.TCP_KEEPIDLE: 60}),
+    ],
+)
+def test_changed_options_reach_the_socket(options: dict[str, Any], expected: dict[int, int]) -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_options(**options)
+        found = {option: far(peer).getsockopt(socket.IPPROTO_TCP, option) for option in expected}
+        assert found == expected
+        wanted = int(options.get("keepalive", False) is not False)
+        assert far(peer).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == wanted
