@@ -143,7 +143,7 @@ def test_a_handler_that_fails_is_logged_and_the_others_run(
 
 @pytest.mark.parametrize("leave", ["unregister", "forget"])
 def test_a_descriptor_that_an_earlier_handler_of_the_turn_took_away_is_not_served(
-    loop: SteppedLoop, poller: ScriptedPoller, leave: str
+    loop: SteppedLoop, poller: ScriptedPoller, leave: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[int] = []
     loop.register(7, READ, lambda _mask: getattr(loop, leave)(8))
@@ -151,6 +151,7 @@ def test_a_descriptor_that_an_earlier_handler_of_the_turn_took_away_is_not_serve
     poller.ready = [(7, READ), (8, READ)]
     loop.turn()
     assert seen == []
+    assert caplog.records == []
 
 
 def test_unregistering_twice_is_harmless(loop: SteppedLoop, poller: ScriptedPoller) -> None:

@@ -117,9 +117,9 @@ def test_a_message_that_comes_at_the_very_end_of_a_turn_gets_a_turn(loop: Steppe
 
     class Late(Mailbox):
         def __setattr__(self, name: str, value: Any) -> None:
-            super().__setattr__(name, value)
             if name == "scheduled" and value is False and late:
-                self.put(late.pop())
+                self.put(late.pop())  # which finds the actor in its turn still
+            super().__setattr__(name, value)
 
     late: list[Any] = []
     taker = Taker(loop)

@@ -455,6 +455,31 @@ def test_g5_a_spawn_that_meets_the_end_of_the_theater_does_not_hang(kind: type[D
     assert ActorRegistry.get_all() == []
 
 
+def test_a_spawn_that_meets_the_beginning_of_the_way_down_is_refused(kind: type[Diary]) -> None:
+    theater = Theater().start()
+    draining = threading.Event()
+    diary: list[Any] = []
+
+    class Draining(Echo):
+        def on_drain(self) -> None:
+            draining.set()
+
+    class Late(kind):  # type: ignore[valid-type,misc]
+        def __init__(self) -> None:
+            super().__init__(diary)
+            theater.request_shutdown()  # another thread does it while this one constructs
+            assert draining.wait(TIMEOUT)
+
+    peer = dial(address_of(theater.spawn(Draining)))
+    peer.sendall(b"x")
+    assert peer.recv(1) == b"x"  # so that the way down takes its time
+    with pytest.raises(ShutDown):
+        in_time(lambda: theater.spawn(Late))
+    assert diary == []
+    peer.close()
+    assert in_time(theater.wait)
+
+
 def test_g5_a_start_that_still_waits_when_the_theater_ends_is_told(loop_kind: type[Diary]) -> None:
     begun = threading.Event()
 

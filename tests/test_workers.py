@@ -92,6 +92,17 @@ def test_as_many_jobs_as_threads_always_run_side_by_side(workers: Workers) -> No
     assert len(worker_threads()) == 3
 
 
+def test_a_thread_that_is_free_counts_for_one_job_only() -> None:
+    for _ in range(30):
+        workers = Workers(3, "test-worker")
+        for _ in range(3):
+            submit(workers, int).get(timeout=TIMEOUT)  # one thread, or two if the first was not ready again yet
+        barrier = threading.Barrier(3)
+        outcomes = [submit(workers, barrier.wait, TIMEOUT) for _ in range(3)]
+        assert sorted(outcome.get(timeout=TIMEOUT) for outcome in outcomes) == [0, 1, 2]
+        in_time(workers.close)
+
+
 def test_no_job_is_lost_when_many_threads_submit_at_once(workers: Workers) -> None:
     results: list[int] = []
 

@@ -81,7 +81,7 @@ class LoopActorRef(pykka.ActorRef[A], Generic[A]):
 
     def tell(self, message: Any) -> None:
         """Send a message without waiting for a response. See :meth:`pykka.ActorRef.tell`."""
-        if self.actor_stopped.is_set():
+        if self.actor_stopped.flag:  # type: ignore[attr-defined]  # a StopFlag, looked at without a call
             raise ActorDeadError(f"{self} not found")
         self.actor_inbox.put(pykka_internals.Envelope(message))
 
@@ -378,7 +378,12 @@ class LoopActor(pykka.Actor):
         try:
             if message.__class__ is _Outcome:
                 return message.unwrap()
-            outcome = message.call() if message.__class__ is _Call else pykka.Actor._handle_receive(self, message)
+            if message.__class__ is _Call:
+                outcome = message.call()
+            elif isinstance(message, tuple):  # pykka's own messages are named tuples: it knows them apart
+                outcome = pykka.Actor._handle_receive(self, message)
+            else:
+                outcome = self.on_receive(message)
             if outcome.__class__ is CoroutineType:
                 return self._await(outcome)
         except Interrupted:

@@ -130,19 +130,19 @@ class Mailbox:
 class StopFlag:
     """What actors use of ``threading.Event``, without the condition and lock of each (1 µs and 500 bytes an actor)."""
 
-    __slots__ = ("_gates", "_set")
+    __slots__ = ("_gates", "flag")
 
     def __init__(self) -> None:
-        self._set = False
+        self.flag = False
         self._gates: list[threading.Lock] | None = None
 
     def is_set(self) -> bool:
         """Whether the actor has been stopped."""
-        return self._set
+        return self.flag
 
     def set(self) -> None:
         """The actor has been stopped; wake who waits for it."""
-        self._set = True
+        self.flag = True
         if self._gates is not None:
             with _guard:
                 gates, self._gates = self._gates, None
@@ -155,7 +155,7 @@ class StopFlag:
         gate.acquire()
         with _guard:
             self._gates = [*(self._gates or ()), gate]
-        if self._set:  # looked at after the gate is there: set() looks for gates after it has set
+        if self.flag:  # looked at after the gate is there: set() looks for gates after it has set
             return True
         gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        return self._set
+        return self.flag

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pykka
 from pykka import ActorRegistry, ThreadingFuture
 from pykka._envelope import Envelope
-from pykka.messages import ProxyCall, _ActorStop
+from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from theater_tcp.errors import BlockingCall
 from theater_tcp.event_loop import running_loop
@@ -182,6 +182,8 @@ def _self_test() -> None:
     ]
     missing = [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)]
     sample = pykka.ThreadingActor()  # for what only instances have
+    if not all(issubclass(message, tuple) for message in (_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr)):
+        missing.append("messages that are tuples")
     if not hasattr(sample, "_actor_ref"):
         missing.append("Actor._actor_ref")
     elif not hasattr(sample.actor_ref, "_actor_weakref"):

@@ -303,7 +303,7 @@ def test_what_is_no_actor_is_refused() -> None:
 
 def test_a_failing_on_start_is_raised_by_spawn() -> None:
     class Failing(TcpActor):
-        async def on_start(self) -> None:
+        async def on_start(self) -> None:  # type: ignore[override]
             await self.sleep(0)
             raise ValueError("on purpose")
 
@@ -313,7 +313,7 @@ def test_a_failing_on_start_is_raised_by_spawn() -> None:
 
 def test_an_on_start_that_waits_for_what_does_not_come_is_told() -> None:
     class Late(TcpActor):
-        async def on_start(self) -> None:
+        async def on_start(self) -> None:  # type: ignore[override]
             await self.sleep(10)
 
     with Stage() as stage:

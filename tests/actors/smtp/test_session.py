@@ -447,7 +447,7 @@ def test_mail_may_be_longer_by_what_the_extensions_add() -> None:
     assert greeted().codes(command + b" " * (566 - len(command) - 2) + b"\r\n") == ["500 5.5.2"]
 
 
-@pytest.mark.parametrize("cut", [100, 512, 563, 564, 565, 566, 700])
+@pytest.mark.parametrize("cut", [100, 512, 563, 564, 565, 566, 700, 1025, 1026])
 def test_a_line_that_is_too_long_is_so_however_it_comes(cut: int) -> None:
     line = b"MAIL FROM:<a@example.net>" + b" " * 1000 + b"\r\n"
     client = greeted()
