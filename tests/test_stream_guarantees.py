@@ -536,8 +536,8 @@ class Play:
 
     def expected(self, line: Line, handle: Handle, call: str, argument: Any) -> set[str]:
         """The kinds of error that a call may have now; "" for success."""
-        if line.end:  # an actor with a thread dies there, and a little later on the loop
-            return {"not-found", "not-owner"} if line.end == "died" else {"not-found"}
+        if line.end:  # what ends with an actor's thread or callback ends there, and a little later on the loop
+            return {"not-found", "not-owner"} if line.end in ("died", "heard") else {"not-found"}
         if handle is not line.handle or line.handle is None:
             return {"not-owner", "not-found"} if line.ending else {"not-owner"}
         expected = {self.refusal(line, call, argument)}
