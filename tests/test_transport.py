@@ -15,7 +15,8 @@ import pytest
 from theater_tcp import ConnectionHandle, Options, Settings
 from theater_tcp.poller import PEER_SHUTDOWN, READ, WRITE
 from theater_tcp.testing import MemorySocket, Peer, Stage
-from theater_tcp.testing.conformance import STREAM, Line, Owner, spawn
+from theater_tcp.testing.conformance import STREAM
+from theater_tcp.testing.line import Line, Owner, spawn
 
 
 class Keeper(Owner):

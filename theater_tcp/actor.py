@@ -176,12 +176,6 @@ class LoopActor(pykka.Actor):
         actor._launch()
         return actor._actor_ref
 
-    if TYPE_CHECKING:  # as pykka has them, but that a coroutine may be returned
-
-        def on_start(self) -> Any: ...
-
-        def on_stop(self) -> Any: ...
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a class whose methods would hide private ones of the runtime or of pykka, which would break it."""
         super().__init_subclass__(**kwargs)
@@ -353,7 +347,7 @@ class LoopActor(pykka.Actor):
 
     def _actor_loop_setup(self) -> None:
         try:
-            outcome: Any = self.on_start()
+            outcome: Any = self.on_start()  # type: ignore[func-returns-value]  # a coroutine where it is async
         except BaseException as error:
             self._report_start(error)
         else:

@@ -14,10 +14,10 @@ Numbers in the docstrings are the lines of the contract (``docs/connection-life-
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from theater_tcp.tcp import ConnectionHandle, TcpActor
-from theater_tcp.testing.peer import Peer
+from theater_tcp.tcp import ConnectionHandle
+from theater_tcp.testing.line import Line, expect, receive_exactly, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,94 +25,10 @@ if TYPE_CHECKING:
     from theater_tcp.future import Future
     from theater_tcp.testing.stage import SteppedTheater
 
-__all__ = ["CHECKS", "Line", "Owner", "expect", "spawn"]
+__all__ = ["CHECKS"]
 
 STREAM = bytes(range(256)) * 12
 """Three kibibytes in which every position of a byte can be told from its neighbours'."""
-
-
-def expect(found: object, wanted: object, what: str) -> None:
-    """Fail with both values if they differ.
-
-    Raises:
-        AssertionError: they do.
-    """
-    if found != wanted:
-        raise AssertionError(f"{what}: {_shown(found)} instead of {_shown(wanted)}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:100]} … {text[-60:]} ({len(text)} characters)"
-
-
-class Owner(TcpActor):
-    """Owns the connections of a check and notes what it hears of them."""
-
-    def __init__(self, tell: Callable[[Owner], object]) -> None:
-        super().__init__()
-        tell(self)
-        self.arrived: list[ConnectionHandle] = []
-        self.chunks: list[bytes] = []
-        self.closed: list[str] = []
-        self.passive = 0
-        self.reaction: Callable[[ConnectionHandle, bytes], object] = lambda _connection, _data: None
-
-    @property
-    def data(self) -> bytes:
-        """All that was pushed to it."""
-        return b"".join(self.chunks)
-
-    def handle_connection(self, connection: ConnectionHandle) -> None:
-        connection.activate()
-        self.arrived.append(connection)
-
-    def handle_connection_transfer(self, connection: ConnectionHandle) -> None:
-        self.arrived.append(connection)
-
-    def on_data(self, connection: ConnectionHandle, data: bytes) -> None:
-        self.chunks.append(data)
-        self.reaction(connection, data)
-
-    def on_passive(self, _connection: ConnectionHandle) -> None:
-        self.passive += 1
-
-    def on_close(self, _connection: ConnectionHandle, reason: str) -> None:
-        self.closed.append(reason)
-
-
-class Line(NamedTuple):
-    """A connection with both of its ends: the owner, its handle, and the peer."""
-
-    owner: Owner
-    connection: ConnectionHandle
-    peer: Peer
-
-    @classmethod
-    def on(cls, stage: SteppedTheater) -> Line:
-        """A new one, open and passive."""
-        owner = spawn(stage)
-        peer = stage.connect_to(owner.actor_ref)
-        stage.until(lambda: bool(owner.arrived), "the connection did not reach its owner")
-        return cls(owner, owner.arrived[0], peer)
-
-
-def spawn(stage: SteppedTheater, kind: type[Owner] = Owner) -> Owner:
-    """A new owner, the actor itself: a stage is on its thread."""
-    owners: list[Owner] = []
-    stage.spawn(kind, owners.append)
-    return owners[0]
-
-
-def receive_exactly(stage: SteppedTheater, connection: ConnectionHandle, size: int) -> bytes:
-    """What ``receive`` gives, called until it is ``size`` bytes."""
-    data = b""
-    while len(data) < size:
-        more = stage.result(connection.receive(size - len(data)))
-        if not more:
-            raise AssertionError(f"the stream ended after {len(data)} of {size} bytes")
-        data += more
-    return data
 
 
 # -- bytes -----------------------------------------------------------------------------------------------------------
