@@ -33,7 +33,7 @@ import pykka
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pykka.messages import ProxyCall
 
 from theater_tcp import ConnectionHandle, Future, Options, Settings, TcpActor, TcpMixin, Theater, TheaterError
@@ -311,7 +311,7 @@ class Play:
         self.check(not line.end, callback, line, "after its end:", line.end)
         getattr(self, callback)(line, connection, value)
         reactions = player.notes.reactions
-        steps = reactions.popleft() if reactions else [("activate", None)] if callback == "arrives" else []
+        steps = reactions.popleft() if reactions else self.usual_steps(callback, line)
         try:
             for kind, argument in steps:
                 if kind == "raise":
@@ -329,6 +329,11 @@ class Play:
         finally:
             if callback == "ends" and line.owner is player and line.told and not self.stays_open(value):
                 line.end = line.end or "heard"
+
+    def usual_steps(self, callback: str, line: Line) -> list[Step]:
+        """What an owner does that was not told to do something else."""
+        mode = ("set_active", ("active", "active", "passive", "once", 2)[line.number % 5])
+        return {"arrives": [("activate", None), mode], "is_taken_over": [mode]}.get(callback, [])
 
     def take_step(self, player: Player, line: Line, connection: Handle, kind: str, argument: Any) -> Future[Any] | None:
         if kind == "wait":
@@ -358,6 +363,7 @@ class Play:
 
     def is_taken_over(self, line: Line, connection: Handle, _value: Any) -> None:
         self.check(not line.announced, "announced twice:", line)
+        self.check(connection not in line.strangers, "the new owner has the handle of an old one:", line)
         line.handle, line.announced = connection, True
 
     def hears(self, line: Line, connection: Handle, data: bytes) -> None:
@@ -511,9 +517,11 @@ class Play:
             return
         self.say("  ", call, self.shown(argument), line)
         self.check("" in expected, call, line, "was done, expected", expected)
-        self.done(line, handle, call, argument, result)
+        self.done(line, handle, call, argument, result, before)
 
-    def done(self, line: Line, handle: Handle, call: str, argument: Any, result: Any) -> None:
+    def done(
+        self, line: Line, handle: Handle, call: str, argument: Any, result: Any, before: dict[str, Any]
+    ) -> None:
         if call == "activate":
             line.pending = False
         elif call == "set_active":
@@ -522,7 +530,7 @@ class Play:
             line.framing = argument
             self.look_for_overlong(line)
         elif call == "transfer":
-            if handle is not line.core.handle:
+            if argument is not before["owner"]:
                 line.strangers.append(handle)
                 if line.handle is handle:
                     line.handle = None  # until the new owner hears of it
@@ -652,32 +660,34 @@ class StreamGuarantees(RuleBasedStateMachine):
                 line.peer.close()
 
     def line(self, number: int) -> Line:
-        return self.play.lines[number % len(self.play.lines)]
+        """One of those that go on; a new one where there is none."""
+        live = self.live_lines()
+        return live[number % len(live)] if live else self.connect(number)
+
+    def live_lines(self) -> list[Line]:
+        return [line for line in self.play.lines if not (line.end and line.peer_end)]
 
     def player(self, number: int) -> Player:
         return self.play.players[number % len(self.play.players)]
-
-    def has_lines(self) -> bool:
-        return bool(self.play.lines)
 
     # -- peers -------------------------------------------------------------------------------------------------------
 
     @rule(number=numbers)
     def a_peer_connects(self, number: int) -> None:
-        live = [line for line in self.play.lines if not (line.end and line.peer_end)]
-        if len(live) >= MAX_LINES:
-            return
-        owner = self.player(number)
-        if owner.notes.stopping:
-            return
+        if len(self.live_lines()) < MAX_LINES:
+            self.connect(number)
+
+    def connect(self, number: int) -> Line:
+        owners = [player for player in self.play.players if not player.notes.stopping]
+        owner = owners[number % len(owners)]
         self.dialled += 1
         line = Line(self.dialled, owner)
         self.play.say("connects:", line, "to", self.play.name_of(owner))
-        self.play.lines = [*live, line]
+        self.play.lines = [*self.live_lines(), line]
         owner.notes.coming.append(line)  # before the loop goes on: its owner may hear of it at once
         line.peer = self.stage.connect_to(owner.actor_ref).socket
+        return line
 
-    @precondition(has_lines)
     @rule(number=numbers, size=sizes)
     def a_peer_sends(self, number: int, size: int) -> None:
         line = self.line(number)
@@ -697,38 +707,29 @@ class StreamGuarantees(RuleBasedStateMachine):
         self.play.look_for_overlong(line)
         self.play.say("peer sends", taken, "of", size, "on", line)
 
-    @precondition(has_lines)
-    @rule(number=numbers)
-    def a_peer_half_closes(self, number: int) -> None:
+    @rule(number=numbers, size=sizes)
+    def a_peer_sends_and_all_comes_to_rest(self, number: int, size: int) -> None:
+        self.a_peer_sends(number, size)
+        self.everything_comes_to_rest()
+
+    @rule(number=numbers, how=st.sampled_from(["fin", "fin", "closed", "rst"]))
+    def a_peer_ends(self, number: int, how: str) -> None:
         line = self.line(number)
-        if not line.peer_end and not line.peer_saw:
+        if line.peer_end in ("closed", "rst") or how == line.peer_end or (how == "fin" and line.peer_saw):
+            return
+        self.play.say("peer ends", line, "by", how)
+        if how == "fin":
             try:
                 line.peer.shutdown(socket.SHUT_WR)
             except OSError:
                 self.play.check(bool(line.end or line.ending), "half-closing failed on", line)
-            line.peer_end, line.finished = "fin", True
-            self.play.say("peer half-closes", line)
-
-    @precondition(has_lines)
-    @rule(number=numbers)
-    def a_peer_closes(self, number: int) -> None:
-        line = self.line(number)
-        if line.peer_end in ("", "fin"):
+        else:
+            if how == "rst":
+                line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             line.peer.close()
-            line.peer_end, line.finished = "closed", True
-            self.play.say("peer closes", line)
+        line.peer_end = how
+        line.finished |= how != "rst"
 
-    @precondition(has_lines)
-    @rule(number=numbers)
-    def a_peer_resets(self, number: int) -> None:
-        line = self.line(number)
-        if line.peer_end in ("", "fin"):
-            line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            line.peer.close()
-            line.peer_end = "rst"
-            self.play.say("peer resets", line)
-
-    @precondition(has_lines)
     @rule(number=numbers, size=sizes)
     def a_peer_reads(self, number: int, size: int) -> None:
         self.read(self.line(number), size)
@@ -785,37 +786,34 @@ class StreamGuarantees(RuleBasedStateMachine):
                 self.play.attempt(line, line.handle, call, argument)
             player.notes.blocked -= 1
 
-    @precondition(has_lines)
-    @rule(number=numbers, mode=st.sampled_from(["passive", "active", "active", "once", 1, 2, 5]))
-    def the_mode_is_set(self, number: int, mode: str | int) -> None:
+    @rule(number=numbers, mode=st.sampled_from(["active", "once", 1, 2, 5]))
+    def data_is_to_be_pushed(self, number: int, mode: str | int) -> None:
         self.outside(self.line(number), "set_active", mode)
 
-    @precondition(has_lines)
+    @rule(number=numbers)
+    def no_data_is_to_be_pushed(self, number: int) -> None:
+        self.outside(self.line(number), "set_active", "passive")
+
     @rule(number=numbers, size=st.sampled_from([1, 2, 7, 64, 1000, 70_000]))
     def the_owner_receives(self, number: int, size: int) -> None:
         self.outside(self.line(number), "receive", size)
 
-    @precondition(has_lines)
     @rule(number=numbers, to=numbers)
     def the_connection_is_transferred(self, number: int, to: int) -> None:
         self.outside(self.line(number), "transfer", self.player(to))
 
-    @precondition(has_lines)
     @rule(number=numbers, size=st.sampled_from([1, 10, 499, 501, 2000]))
     def the_owner_sends(self, number: int, size: int) -> None:
         self.outside(self.line(number), "send", size)
 
-    @precondition(has_lines)
     @rule(number=numbers, framing=st.sampled_from(["raw", "line"]))
     def the_framing_is_set(self, number: int, framing: str) -> None:
         self.outside(self.line(number), "set_framing", framing)
 
-    @precondition(has_lines)
-    @rule(number=numbers, call=st.sampled_from(["close", "abort", "shutdown_write", "activate"]))
+    @rule(number=numbers, call=st.sampled_from(["activate", "shutdown_write", "close", "abort"]))
     def the_owner_does(self, number: int, call: str) -> None:
         self.outside(self.line(number), call, None)
 
-    @precondition(has_lines)
     @rule(number=numbers, call=st.sampled_from(sorted(CALLS)), to=numbers)
     def a_stranger_tries(self, number: int, call: str, to: int) -> None:
         """Line 10: after a transfer the old owner's handle is a stranger's."""
@@ -825,7 +823,6 @@ class StreamGuarantees(RuleBasedStateMachine):
                 arguments = {"set_active": "active", "set_framing": "raw", "transfer": self.player(to), "send": 1}
                 self.play.attempt(line, handle, call, arguments.get(call))
 
-    @precondition(has_lines)
     @rule(number=numbers)
     def a_transfer_to_who_takes_none_changes_nothing(self, number: int) -> None:
         """Line 10: no-such-actor."""
