@@ -333,7 +333,8 @@ class Play:
     def usual_steps(self, callback: str, line: Line) -> list[Step]:
         """What an owner does that was not told to do something else."""
         mode = ("set_active", ("active", "active", "passive", "once", 2)[line.number % 5])
-        return {"arrives": [("activate", None), mode], "is_taken_over": [mode]}.get(callback, [])
+        steps: dict[str, list[Step]] = {"arrives": [("activate", None), mode], "is_taken_over": [mode]}
+        return steps.get(callback, [])
 
     def take_step(self, player: Player, line: Line, connection: Handle, kind: str, argument: Any) -> Future[Any] | None:
         if kind == "wait":
@@ -519,9 +520,7 @@ class Play:
         self.check("" in expected, call, line, "was done, expected", expected)
         self.done(line, handle, call, argument, result, before)
 
-    def done(
-        self, line: Line, handle: Handle, call: str, argument: Any, result: Any, before: dict[str, Any]
-    ) -> None:
+    def done(self, line: Line, handle: Handle, call: str, argument: Any, result: Any, before: dict[str, Any]) -> None:
         if call == "activate":
             line.pending = False
         elif call == "set_active":
@@ -802,8 +801,11 @@ class StreamGuarantees(RuleBasedStateMachine):
     def the_connection_is_transferred(self, number: int, to: int) -> None:
         self.outside(self.line(number), "transfer", self.player(to))
 
-    @rule(number=numbers, size=st.sampled_from([1, 10, 499, 501, 2000]))
-    def the_owner_sends(self, number: int, size: int) -> None:
+    @rule(number=numbers, size=st.sampled_from([1, 10, 499, 501, 2000]), room=st.sampled_from([0, 0, 5, 300]))
+    def the_owner_sends(self, number: int, size: int, room: int) -> None:
+        """Perhaps just when the peer has made room, and before the loop has seen it."""
+        if room:
+            self.read(self.line(number), room)
         self.outside(self.line(number), "send", size)
 
     @rule(number=numbers, framing=st.sampled_from(["raw", "line"]))
