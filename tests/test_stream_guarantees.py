@@ -405,6 +405,10 @@ class Play:
         if line.owner is player and callback != "ends":
             self.ends_by_failure(line, "callback: Deliberate")
 
+    def hit_the_limit(self, line: Line, error: TheaterError) -> None:
+        if error.kind == "limit":
+            self.ends_by_failure(line, "limit")
+
     def ends_by_failure(self, line: Line, reason: str) -> None:
         """The owner is to hear of it, unless it has just handed the connection to itself and was not told of that."""
         if not line.announced:
@@ -442,6 +446,7 @@ class Play:
         except TheaterError as error:
             self.say("  receive", size, line, "->", error.kind)
             self.check(error.kind in expected, "receive", line, "raised", error, "expected", expected)
+            self.hit_the_limit(line, error)
             return None
         self.check("" in expected, "receive", line, "was taken, expected", expected)
         line.waiting = size
@@ -461,6 +466,7 @@ class Play:
                 line.waiting = 0
             self.say("  receive", size, line, "->", error.kind)
             self.check(error.kind in expected or bool(line.ending or line.end), "receive", line, "raised", error)
+            self.hit_the_limit(line, error)
         else:
             self.check("" in expected, "receive", line, "was taken, expected", expected)
             self.received(line, size, outcome)
@@ -473,6 +479,7 @@ class Play:
             self.say("  receive", size, line, "->", error.kind)
             beyond = line.out - line.got > 0 and error.kind == "limit"  # a send under way ends the connection
             self.check(beyond or bool(line.ending or line.end), "receive", line, "failed with", error)
+            self.hit_the_limit(line, error)
             return
         self.say("  receive", size, line, "->", data[:40])
         self.check(not line.end, "received after the end:", line)
@@ -513,8 +520,7 @@ class Play:
                 expected |= MAY_HAVE_ENDED
             self.say("  ", call, self.shown(argument), line, "->", error.kind)
             self.check(error.kind in expected, call, line, "raised", error, "expected", expected)
-            if error.kind == "limit":
-                self.ends_by_failure(line, "limit")
+            self.hit_the_limit(line, error)
             return
         self.say("  ", call, self.shown(argument), line)
         self.check("" in expected, call, line, "was done, expected", expected)
@@ -980,7 +986,7 @@ class InMemory(StreamGuarantees):
 
 
 TestInMemory = InMemory.TestCase
-TestInMemory.settings = settings(max_examples=100, stateful_step_count=50)
+TestInMemory.settings = settings(max_examples=250, stateful_step_count=50)
 
 
 class OnTcp(StreamGuarantees):

@@ -296,6 +296,42 @@ def test_contract_13_a_failure_while_it_flushes_ends_a_closing_connection_silent
         assert owner.closed == []
 
 
+@pytest.mark.parametrize("mode", ["active", "once", 1])
+def test_contract_18_the_end_behind_the_last_bytes_is_told_though_the_owner_is_passive_by_then(mode: str | int) -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        owner.reaction = lambda connection, _data: connection.set_active("passive")
+        peer.send(b"last")
+        peer.close()
+        connection.set_active(mode)
+        stage.until(lambda: owner.closed == ["eof"])
+        assert owner.data == b"last"
+
+
+def test_contract_19_what_was_sent_before_a_callback_failed_is_delivered() -> None:
+    def send_and_fail(connection: ConnectionHandle, _data: bytes) -> None:
+        connection.send(STREAM)
+        raise ValueError("on purpose")
+
+    with stage_with(capacity=10) as stage:
+        owner, connection, peer = Line.on(stage)
+        owner.reaction = send_and_fail
+        connection.set_active("active")
+        peer.send(b"x")
+        assert peer.receive_all() == STREAM
+        assert (peer.ended, owner.closed) == ("eof", ["callback: ValueError"])
+
+
+def test_contract_11_a_connection_that_reached_its_limit_is_reset_since_its_stream_is_cut() -> None:
+    with stage_with(capacity=10, write_buffer_limit=20, write_buffer_hard_limit=50) as stage:
+        owner, connection, peer = Line.on(stage)
+        with pytest.raises(Exception, match="limit"):
+            connection.send(bytes(100))
+        peer.receive_all()
+        assert peer.ended == "reset"
+        assert [reason.partition(":")[0] for reason in owner.closed] == ["limit"]
+
+
 def end_by_peer_close(_connection: ConnectionHandle, peer: Peer) -> None:
     peer.close()
 
