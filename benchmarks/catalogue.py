@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.programs import BUILD
 
@@ -26,7 +26,8 @@ class Peer:
         command: how it is started.
         modules: the Python modules it needs.
         programs: the programs it needs.
-        environment: variables it is started with.
+        tls_command: how its TLS server is started, without the arguments of
+            :mod:`benchmarks.servers.tls_launch`; empty where it has none.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Peer:
     command: tuple[str, ...]
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    tls_command: tuple[str, ...] = ()
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -45,10 +46,32 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 _ERLANG = ("erl", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
 
 PEERS = (
-    Peer(OURS, "TcpActor that owns its connections, active mode", _python("ours"), modules=("theater_tcp", "pykka")),
-    Peer("uvloop", "uvloop, Protocol", _python("asyncio_protocol", "uvloop"), modules=("uvloop",)),
-    Peer("asyncio", "asyncio, Protocol", _python("asyncio_protocol")),
-    Peer("raw", "select.epoll and sockets", _python("raw_epoll")),
+    Peer(
+        OURS,
+        "TcpActor that owns its connections, active mode",
+        _python("ours"),
+        modules=("theater_tcp", "pykka"),
+        tls_command=_python("tls_ours"),
+    ),
+    Peer(
+        "uvloop",
+        "uvloop, Protocol",
+        _python("asyncio_protocol", "uvloop"),
+        modules=("uvloop",),
+        tls_command=_python("tls_asyncio", "uvloop"),
+    ),
+    Peer(
+        "asyncio",
+        "asyncio, Protocol",
+        _python("asyncio_protocol"),
+        tls_command=_python("tls_asyncio", "asyncio"),
+    ),
+    Peer(
+        "raw",
+        "select.epoll and sockets; with TLS wrap_socket",
+        _python("raw_epoll"),
+        tls_command=_python("tls_wrap_socket"),
+    ),
     Peer("c", "C, epoll", (str(BUILD / "echo_epoll"),)),
     Peer(
         "erlang",

@@ -1,31 +1,32 @@
 /* load.c - a load generator for servers that send back what they get. One thread, one epoll, loopback only.
  *
- *   cc -O2 -o load load.c
- *   load --port P --scenario echo|churn|hold [--connections N] [--size BYTES] [--window MESSAGES]
+ *   cc -O2 -o load load.c load_plain.c load_dialogue.c load_latency.c
+ *   cc -O2 -DTRANSPORT=tls -o load-tls (the same, and) load_tls.c -lssl -lcrypto
+ *   load --port P --scenario echo|churn|hold|meet|mail [--connections N] [--size BYTES] [--window MESSAGES]
  *        [--seconds S] [--warmup S] [--cpu-of PID]... [--verify]
  *
  * echo   N connections, each with WINDOW messages of BYTES bytes on their way. A window of 1 is ping-pong, a larger one
  *        with large messages is bulk. An operation is a message that has come back whole.
- * churn  N slots, each over and over: connect, one message there and back, half-close, wait for the server's end, close.
- *        An operation is such a life.
+ * churn  N slots, each over and over: connect, one message there and back, half-close, wait for the server's end,
+ *        close. An operation is such a life.
  * hold   opens N connections, sends one message over each, says so, then keeps them idle until its standard input
  *        closes, and says how many the server dropped meanwhile.
+ * meet   churn without the message: what connecting costs, with TLS the handshake.
+ * mail   churn where the message is a mail of BYTES bytes, and the server speaks SMTP.
  *
  * How it measures. A run opens its connections, warms up, measures, and ends. It goes on from opening when every
- * connection has echoed a first message, so connecting is never part of an echo figure. At both ends of the measured stretch the
- * CPU clocks of the processes named by --cpu-of are read (nanoseconds, threads that ended included), and at the same
- * instants the count of operations: server CPU for each operation needs no other bookkeeping. The answer is one line
- * of JSON; times in it are microseconds unless named otherwise.
+ * connection has echoed a first message, so connecting is never part of an echo figure. At both ends of the measured
+ * stretch the CPU clocks of the processes named by --cpu-of are read (nanoseconds, threads that ended included), and at
+ * the same instants the count of operations: server CPU for each operation needs no other bookkeeping. Lives that are
+ * under way at the end go on to their own end, uncounted. The answer is one line of JSON; times in it are microseconds
+ * unless named otherwise, and `lives` are those that ended well, measured or not.
  *
- * The parts, from the bottom: a `transport` moves bytes over a connected socket (plain TCP here; one with records in
- * between adds another table of functions and keeps its state in `stream.session`), a `stream` is one connection, a
- * `scenario` decides what a stream does once it is open. Connections come from many loopback addresses in turn, so
- * that neither TIME_WAIT nor tens of thousands of live connections use up the ports of one.
+ * Connections come from many loopback addresses in turn, so that neither TIME_WAIT nor tens of thousands of live
+ * connections use up the ports of one. load.h tells the parts; load_tls.c has the options of the TLS program.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <getopt.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -39,15 +40,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "load.h"
+
+#ifndef TRANSPORT
+#define TRANSPORT plain
+#endif
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-enum { AGAIN = -1, FAILED = -2 };       /* what a transport answers instead of a number of bytes; 0 is the end */
 enum { EVENTS = 1024, READ_SIZE = 1 << 18, READS_IN_A_TURN = 8 };
 enum { MAX_UNPROVEN = 256 };            /* below every server's backlog: a dropped SYN costs a second */
 enum { SOURCE_ADDRESSES = 64, MAX_WATCHED = 8, MAX_ERRORS = 1000 };
-static const double OPENING_LIMIT_S = 120;
+static const double OPENING_LIMIT_S = 120, ENDING_LIMIT_S = 5;
 
 /* ---------------------------------------------------------------------------------------------- options, counters */
 
@@ -63,13 +68,15 @@ static struct {
 struct cpu_reading { double own_us, watched_us; };
 
 static struct {
-    enum { OPENING, WARMING, MEASURING, OVER } stage;
+    enum { OPENING, WARMING, MEASURING, ENDING, OVER } stage;
     int launched, unproven, proven, alive;
     uint64_t stage_ends, measured_from, measured_to;
     struct cpu_reading cpu_from, cpu_to;
-    uint64_t operations, bytes, errors;
-    char first_error[160];
+    uint64_t operations, lives, bytes, errors;
+    char reason[120], first_error[160];
 } run;
+
+static const struct transport *const transport = &TRANSPORT;
 
 static int poller;
 static char *payload;                   /* one message; sent over and over */
@@ -95,82 +102,30 @@ static struct cpu_reading read_cpu(void) {
     return reading;
 }
 
-/* Latencies: 32 steps for each power of two, so a quantile is read within 3 %. */
-static uint64_t latencies[64 * 32], latency_count, latency_max;
-
-static void note_latency(uint64_t ns) {
-    int shift = ns < 64 ? 0 : 58 - __builtin_clzll(ns);
-    latencies[shift * 32 + (ns >> shift)]++;
-    latency_count++;
-    if (ns > latency_max) latency_max = ns;
-}
-
-static double latency_us(double quantile) {
-    uint64_t seen = 0;
-    for (int i = 0; i < 64 * 32; i++) {
-        seen += latencies[i];
-        if (seen > quantile * latency_count) {
-            int shift = i < 64 ? 0 : i / 32 - 1;
-            return (double)((uint64_t)(i - shift * 32) << shift) / 1e3;
-        }
-    }
-    return 0;
-}
-
-/* --------------------------------------------------------------------------------------------- streams, transports */
-
-struct stream {
-    int fd;                             /* -1: none */
-    enum { IDLE, CONNECTING, SECURING, OPEN, FINISHING } phase;
-    uint32_t interest;                  /* what epoll watches for */
-    bool proven;                        /* its first message has come back */
-    uint64_t sent, received;            /* bytes on this connection */
-    uint64_t opened_at;
-    uint64_t *begun;                    /* when each message on its way was begun: a ring of `window` */
-    void *session;                      /* the transport's own */
-};
-
-struct transport {
-    int (*secure)(struct stream *);     /* after the connect: 1 ready, AGAIN, FAILED; sets the interest it needs */
-    ssize_t (*read)(struct stream *, void *, size_t);
-    ssize_t (*write)(struct stream *, const void *, size_t);
-    void (*finish)(struct stream *);    /* half-close */
-    void (*release)(struct stream *);   /* before the close */
-};
-
-static int plain_secure(struct stream *s) { (void)s; return 1; }
-
-static ssize_t answer(ssize_t n) { return n >= 0 ? n : errno == EAGAIN || errno == EINTR ? AGAIN : FAILED; }
-
-static ssize_t plain_read(struct stream *s, void *to, size_t n) { return answer(recv(s->fd, to, n, 0)); }
-
-static ssize_t plain_write(struct stream *s, const void *from, size_t n) {
-    return answer(send(s->fd, from, n, MSG_NOSIGNAL));
-}
-
-static void plain_finish(struct stream *s) { shutdown(s->fd, SHUT_WR); }
-
-static void plain_release(struct stream *s) { (void)s; }
-
-static const struct transport plain = {plain_secure, plain_read, plain_write, plain_finish, plain_release};
-static const struct transport *transport = &plain;
+/* ------------------------------------------------------------------------------------------------------- streams */
 
 struct scenario {
     const char *name;
-    void (*received)(struct stream *, uint64_t messages_before);    /* bytes came */
+    void (*opened)(struct stream *);                                /* it may say something now */
+    void (*received)(struct stream *, uint64_t messages_before);    /* bytes came; NULL: it reads for itself */
     bool single;                        /* one message on each connection, whatever the window */
     bool reopens;                       /* a stream that has ended opens again */
+    bool holds;                         /* its streams stay open, idle */
 };
 static const struct scenario *scenario;
 
-static void watch(struct stream *s, uint32_t interest) {
+void watch(struct stream *s, uint32_t interest) {
     if (s->interest == interest) return;
     s->interest = interest;
     epoll_ctl(poller, EPOLL_CTL_MOD, s->fd, &(struct epoll_event){interest, {.ptr = s}});
 }
 
+void because(const char *why) { snprintf(run.reason, sizeof run.reason, "%s", why); }
+
 static void fail(const char *where) {
-    if (run.errors++ == 0) snprintf(run.first_error, sizeof run.first_error, "%s: %s", where, strerror(errno));
+    const char *why = *run.reason ? run.reason : strerror(errno);
+    if (run.errors++ == 0) snprintf(run.first_error, sizeof run.first_error, "%s: %s", where, why);
+    *run.reason = 0;
 }
 
 static void release(struct stream *s) {
@@ -188,7 +143,8 @@ static bool open_stream(struct stream *s) {
     s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->fd < 0) { fail("socket"); return false; }
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr = {htonl(0x7f000002 + serial++ % SOURCE_ADDRESSES)}};
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(options.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    to.sin_port = htons(options.port);
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
     s->opened_at = now_ns();
@@ -200,8 +156,9 @@ static bool open_stream(struct stream *s) {
         return false;
     }
     s->phase = CONNECTING;
-    s->proven = false;
+    s->proven = s->greeted = false;
     s->sent = s->received = 0;
+    s->talk = (struct talk){0};
     s->interest = EPOLLOUT;
     epoll_ctl(poller, EPOLL_CTL_ADD, s->fd, &(struct epoll_event){s->interest, {.ptr = s}});
     run.unproven++;
@@ -212,7 +169,20 @@ static bool open_stream(struct stream *s) {
 static void end_stream(struct stream *s, const char *failure) {
     if (failure) fail(failure);
     release(s);
-    if (scenario->reopens && run.stage != OVER && run.errors < MAX_ERRORS) open_stream(s);
+    if (scenario->reopens && run.stage < ENDING && run.errors < MAX_ERRORS) open_stream(s);
+}
+
+static void prove(struct stream *s) {
+    if (s->proven) return;
+    s->proven = true;
+    run.unproven--;
+    run.proven++;
+}
+
+static void finish(struct stream *s) {
+    s->phase = FINISHING;
+    watch(s, EPOLLIN);
+    transport->finish(s);
 }
 
 /* Fills the window: what may be out are the messages that came back whole and a window more. While the run opens its
@@ -241,24 +211,27 @@ static void check(const struct stream *s, size_t n) {
 }
 
 static void receive_some(struct stream *s) {
-    for (int turn = 0; turn < READS_IN_A_TURN; turn++) {
+    for (int turn = 0; turn < READS_IN_A_TURN || transport->holds(s); turn++) {
         ssize_t n = transport->read(s, inbox, sizeof inbox);
         if (n == AGAIN) return;
         if (n == 0 && s->phase == FINISHING) {          /* the end of a life */
             if (run.stage == MEASURING) { run.operations++; note_latency(now_ns() - s->opened_at); }
+            run.lives++;
+            prove(s);
             end_stream(s, NULL);
             return;
         }
         if (n <= 0) {
-            if (n == 0) errno = ECONNRESET;
-            end_stream(s, n == 0 ? "early end of stream" : "receive");
+            if (n == 0) because("early end of stream");
+            end_stream(s, "receive");
             return;
         }
+        if (!scenario->received) continue;
         if (options.verify) check(s, (size_t)n);
         uint64_t before = s->received / options.size;
         s->received += (uint64_t)n;
         if (run.stage == MEASURING) run.bytes += (uint64_t)n;
-        if (!s->proven && s->received >= options.size) { s->proven = true; run.unproven--; run.proven++; }
+        if (s->received >= options.size) prove(s);
         scenario->received(s, before);
         if (s->fd < 0 || (size_t)n < sizeof inbox) return;  /* what is left, epoll tells */
     }
@@ -276,10 +249,11 @@ static void on_event(struct stream *s, uint32_t events) {
         if (ready == FAILED) end_stream(s, "handshake");
         if (ready != 1) return;
         s->phase = OPEN;
-        send_more(s);
+        scenario->opened(s);
         return;
     }
-    if (events & EPOLLOUT && s->phase == OPEN) send_more(s);
+    if (s->phase == OPEN && (events & EPOLLOUT || !scenario->received)) scenario->opened(s);
+    if (s->phase == OPEN && !scenario->received) return;
     if (s->fd >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR)) receive_some(s);
 }
 
@@ -297,25 +271,30 @@ static void echo_received(struct stream *s, uint64_t before) {
 
 static void churn_received(struct stream *s, uint64_t before) {
     (void)before;
-    if (s->received < options.size || s->phase == FINISHING) return;
-    s->phase = FINISHING;
-    transport->finish(s);
+    if (s->received >= options.size && s->phase != FINISHING) finish(s);
 }
 
 static void hold_received(struct stream *s, uint64_t before) { (void)s; (void)before; }
 
+static void send_mail(struct stream *s) {
+    int over = carry_on(s, s->greeted ? mail_after_greeting : mail, transport);
+    if (over == 1) finish(s);
+    if (over == FAILED) end_stream(s, "mail");
+}
+
 static const struct scenario scenarios[] = {
-    {"echo", echo_received, false, false}, {"churn", churn_received, true, true}, {"hold", hold_received, true, false},
+    {"echo", send_more, echo_received, false, false, false}, {"churn", send_more, churn_received, true, true, false},
+    {"hold", send_more, hold_received, true, false, true},   {"meet", finish, NULL, true, true, false},
+    {"mail", send_mail, NULL, true, true, false},
 };
 
 /* ----------------------------------------------------------------------------------------------------------- run */
 
 static void next_stage(struct stream *streams, uint64_t t) {
-    bool hold = scenario == &scenarios[2];
     switch (run.stage) {
     case OPENING:
         if (run.launched == options.connections && (run.unproven == 0 || scenario->reopens)) {
-            run.stage = hold ? OVER : WARMING;
+            run.stage = scenario->holds ? OVER : WARMING;
             run.stage_ends = t + (uint64_t)(options.warmup * 1e9);
             if (!scenario->single)
                 for (int i = 0; i < options.connections; i++)
@@ -329,6 +308,7 @@ static void next_stage(struct stream *streams, uint64_t t) {
     case WARMING:
         if (t < run.stage_ends) break;
         run.stage = MEASURING;
+        transport->measure();
         run.cpu_from = read_cpu();
         run.measured_from = now_ns();
         run.stage_ends = run.measured_from + (uint64_t)(options.seconds * 1e9);
@@ -337,6 +317,13 @@ static void next_stage(struct stream *streams, uint64_t t) {
         if (t < run.stage_ends) break;
         run.cpu_to = read_cpu();
         run.measured_to = now_ns();
+        run.stage = scenario->reopens ? ENDING : OVER;
+        run.stage_ends = run.measured_to + (uint64_t)(ENDING_LIMIT_S * 1e9);
+        break;
+    case ENDING:
+        if (t < run.stage_ends) break;
+        because("a life that was under way did not end");
+        fail("ending");
         run.stage = OVER;
         break;
     case OVER:
@@ -360,12 +347,14 @@ static void print_result(void) {
     printf("{\"scenario\": \"%s\", \"connections\": %d, \"size\": %zu, \"window\": %d, \"seconds\": %.6f, "
            "\"operations\": %llu, \"bytes\": %llu, \"opened\": %d, \"errors\": %llu, \"first_error\": \"%s\", "
            "\"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"max_us\": %.2f, "
-           "\"client_cpu_us\": %.1f, \"server_cpu_us\": %.1f}\n",
+           "\"client_cpu_us\": %.1f, \"server_cpu_us\": %.1f, \"lives\": %llu",
            scenario->name, options.connections, options.size, options.window, seconds,
            (unsigned long long)run.operations, (unsigned long long)run.bytes, run.proven,
            (unsigned long long)run.errors, run.first_error, latency_us(.5), latency_us(.99), latency_us(.999),
-           (double)latency_max / 1e3, run.cpu_to.own_us - run.cpu_from.own_us,
-           run.cpu_to.watched_us - run.cpu_from.watched_us);
+           latency_us(1), run.cpu_to.own_us - run.cpu_from.own_us,
+           run.cpu_to.watched_us - run.cpu_from.watched_us, (unsigned long long)run.lives);
+    transport->summary(stdout);
+    printf("}\n");
     fflush(stdout);
 }
 
@@ -379,17 +368,18 @@ static void hold_until_stdin_closes(void) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "load: --port P --scenario echo|churn|hold [--connections N] [--size BYTES] [--window N]\n"
-                    "      [--seconds S] [--warmup S] [--cpu-of PID]... [--verify]\n");
+    fprintf(stderr, "load: --port P --scenario echo|churn|hold|meet|mail [--connections N] [--size BYTES]\n"
+                    "      [--window N] [--seconds S] [--warmup S] [--cpu-of PID]... [--verify]%s\n", transport->usage);
     exit(2);
 }
 
 static void parse(int argc, char **argv) {
-    static const struct option names[] = {
+    struct option names[24] = {
         {"port", 1, 0, 'p'}, {"scenario", 1, 0, 'o'}, {"connections", 1, 0, 'c'}, {"size", 1, 0, 'z'},
         {"window", 1, 0, 'w'}, {"seconds", 1, 0, 's'}, {"warmup", 1, 0, 'u'}, {"cpu-of", 1, 0, 'C'},
-        {"verify", 0, 0, 'v'}, {0},
+        {"verify", 0, 0, 'v'},
     };
+    for (int i = 0; transport->options[i].name; i++) names[9 + i] = transport->options[i];
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (c) {
         case 'p': options.port = atoi(optarg); break;
         case 'o':
@@ -406,7 +396,7 @@ static void parse(int argc, char **argv) {
             options.watched[options.watched_count++] = atoi(optarg);
             break;
         case 'v': options.verify = true; break;
-        default: usage();
+        default: if (!transport->option(c, optarg)) usage();
     }
     if (!scenario || options.port <= 0 || options.connections < 1 || options.window < 1 || !options.size) usage();
 }
@@ -427,6 +417,8 @@ int main(int argc, char **argv) {
         streams[i].fd = -1;
         streams[i].begun = rings + (size_t)i * (size_t)options.window;
     }
+    write_mail(options.size);
+    transport->start();
     poller = epoll_create1(EPOLL_CLOEXEC);
 
     run.stage_ends = now_ns() + (uint64_t)(OPENING_LIMIT_S * 1e9);
@@ -436,6 +428,8 @@ int main(int argc, char **argv) {
         next_stage(streams, now_ns());
     }
     print_result();
-    if (scenario == &scenarios[2]) hold_until_stdin_closes();
+    if (scenario->holds) hold_until_stdin_closes();
+    for (int i = 0; i < options.connections; i++)       /* an end that no server takes for a cut line */
+        if (streams[i].phase == OPEN) transport->finish(&streams[i]);
     return 0;
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.catalogue import Peer
+from benchmarks.certificate import Certificate
 
 __all__ = ["Plan"]
 
@@ -22,6 +23,7 @@ class Plan:
         descriptors: how many descriptors a process may have open.
         say: prints a line about what is going on.
         missing: who can't take part, and why; suites add what they find.
+        certificate: what all TLS servers show; None where TLS can't be measured.
     """
 
     peers: list[Peer]
@@ -31,6 +33,7 @@ class Plan:
     descriptors: int
     say: Callable[[str], None]
     missing: dict[str, str] = field(default_factory=dict)
+    certificate: Certificate | None = None
 
     def connections(self, wanted: int) -> int:
         """How many connections a server can have of the number wanted; it needs some descriptors for itself."""

@@ -1,13 +1,14 @@
-"""The compiled programs: the load generator, the servers in C and Erlang; built where their source is newer."""
+"""The compiled programs: the load generators, the servers in C and Erlang; built where a source is newer."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["BUILD", "LOAD", "ROOT", "BuildFailed", "build"]
+__all__ = ["BUILD", "LOAD", "LOAD_TLS", "ROOT", "BuildFailed", "build", "build_tls"]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds ``benchmarks`` and ``theater_tcp``."""
@@ -17,6 +18,12 @@ BUILD = ROOT / "benchmarks" / "build"
 
 LOAD = BUILD / "load"
 """The load generator."""
+
+LOAD_TLS = BUILD / "load-tls"
+"""The same over TLS, with OpenSSL."""
+
+_SOURCES = ROOT / "benchmarks"
+_LOAD_SOURCES = [_SOURCES / name for name in ("load.c", "load_plain.c", "load_dialogue.c", "load_latency.c", "load.h")]
 
 
 class BuildFailed(Exception):
@@ -29,25 +36,47 @@ def build() -> None:
     Raises:
         BuildFailed: there is no C compiler, or a source does not compile.
     """
+    compiler = _compiler()
+    _make(_LOAD_SOURCES, LOAD, compiler)
+    _make([_SOURCES / "echo_epoll.c"], BUILD / "echo_epoll", compiler)
+    if shutil.which("erlc"):
+        _make([_SOURCES / "servers" / "echo.erl"], BUILD / "echo.beam", ["erlc"])
+
+
+def build_tls() -> None:
+    """Build the load generator that speaks TLS.
+
+    Raises:
+        BuildFailed: there is no C compiler, OpenSSL's headers are missing, or a source does not compile.
+    """
+    compiler = _compiler()
+    probe = subprocess.run(
+        [*compiler, "-E", "-x", "c", "-"], input="#include <openssl/ssl.h>", capture_output=True, text=True, check=False
+    )
+    if probe.returncode:
+        raise BuildFailed("OpenSSL's headers are not installed (Debian: libssl-dev)")
+    _make([*_LOAD_SOURCES, _SOURCES / "load_tls.c"], LOAD_TLS, [*compiler, "-DTRANSPORT=tls"], ["-lssl", "-lcrypto"])
+
+
+def _compiler() -> list[str]:
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler) is None:
         raise BuildFailed(f"the C compiler {compiler!r} is not installed; the load generator is written in C")
-    BUILD.mkdir(exist_ok=True)
-    sources = ROOT / "benchmarks"
-    for name in ("load", "echo_epoll"):
-        _make(sources / f"{name}.c", BUILD / name, [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o"])
-    if shutil.which("erlc"):
-        _make(sources / "servers" / "echo.erl", BUILD / "echo.beam", ["erlc", "-o"])
+    return [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra"]
 
 
-def _make(source: Path, target: Path, command: list[str]) -> None:
-    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+def _make(sources: list[Path], target: Path, command: list[str], libraries: Sequence[str] = ()) -> None:
+    if target.exists() and target.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
+    BUILD.mkdir(exist_ok=True)
     # erlc wants the folder, cc the file; cc's goes in one step, so that two runs at once never start half a program.
     half = target.with_name(f"{target.name}.{os.getpid()}")
     output = BUILD if target.suffix == ".beam" else half
-    done = subprocess.run([*command, str(output), str(source)], capture_output=True, text=True, check=False)
+    compiled = [str(source) for source in sources if source.suffix != ".h"]
+    done = subprocess.run(
+        [*command, "-o", str(output), *compiled, *libraries], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise BuildFailed(f"{source.name} does not compile: {(done.stderr + done.stdout).strip()}")
+        raise BuildFailed(f"{target.name} does not compile: {(done.stderr + done.stdout).strip()}")
     if output == half:
         half.replace(target)

@@ -13,8 +13,18 @@ from theater_tcp.connection_state import REFUSALS, TRANSITIONS, Event, Phase
 __all__ = ["draw", "main", "tabulate"]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "connection-life-cycle.md"
-INNER = (Event.FAIL, Event.RELEASE)
+INNER = (Event.SECURE, Event.FAIL, Event.RELEASE)
 """What happens to a connection without a call of its owner."""
+
+HELD = [phase for phase in Phase if phase is not Phase.HANDSHAKING]
+"""The phases in which an owner has a handle: of a handshake at accept it hears when it is done."""
+
+BIRTHS = (
+    (Phase.HANDSHAKING, "accepted, TLS from the first byte"),
+    (Phase.PENDING, "accepted"),
+    (Phase.OPEN, "connected"),
+)
+"""How a connection begins."""
 
 
 def draw() -> str:
@@ -22,8 +32,8 @@ def draw() -> str:
     labels: dict[tuple[Phase, Phase], list[str]] = {}
     for (before, event), after in TRANSITIONS.items():
         labels.setdefault((before, after), []).append(event.value)
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {Phase.PENDING.value} : accepted"]
-    lines += [f"    [*] --> {Phase.OPEN.value} : connected"]
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f"    [*] --> {phase.value} : {how}" for phase, how in BIRTHS]
     lines += [
         f"    {before.value} --> {after.value} : {', '.join(events)}" for (before, after), events in labels.items()
     ]
@@ -33,10 +43,10 @@ def draw() -> str:
 
 def tabulate() -> str:
     """Which call is allowed in which phase: the phase that follows where it is another one, else the error's kind."""
-    lines = [f"| call | {' | '.join(phase.value for phase in Phase)} |", f"|---|{'---|' * len(Phase)}"]
+    lines = [f"| call | {' | '.join(phase.value for phase in HELD)} |", f"|---|{'---|' * len(HELD)}"]
     for event in Event:
         if event not in INNER:
-            lines.append(f"| {event.value} | {' | '.join(cell(phase, event) for phase in Phase)} |")
+            lines.append(f"| {event.value} | {' | '.join(cell(phase, event) for phase in HELD)} |")
     return "\n".join(lines)
 
 

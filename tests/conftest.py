@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis without a deadline, and the tests that need a real program of the system.
+"""What all tests share: Hypothesis without a deadline, certificates, and the tests that need a real program.
 
 ``@pytest.mark.program("swaks")`` marks a test that runs that program. Where it is not installed the test is left
 out, and the last lines say so; with ``CI`` set it fails instead, so that nothing is left out unseen.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+from tests.certificates_fixture import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +60,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = missing_programs(item)
     if missing:
         pytest.fail(f"not installed: {', '.join(missing)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A test authority's certificates, as files."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -532,7 +532,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "a command is missing: run, check (--help tells more)"),
+        ([], "a command is missing: run, check, certs (--help tells more)"),
         (["chek"], "No such command 'chek'. Did you mean 'check'?"),
         (["run"], "Missing argument 'MANIFEST"),
         (["check"], "Missing argument 'MANIFEST"),

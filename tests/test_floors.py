@@ -21,19 +21,43 @@ PACKAGE = ROOT / "theater_tcp"
 
 FLOORS: dict[int, set[str]] = {
     # values: what the others talk about
-    0: {"errors", "messages", "settings", "address", "metrics"},
+    0: {"errors", "messages", "fields", "settings", "tls_settings", "address", "metrics"},
     # pure protocol: bytes and events in, bytes and events out
-    1: {"connection_state", "framing", "output_queue"},
+    1: {
+        "connection_state",
+        "framing",
+        "output_queue",
+        "tls_engine",
+        "certificates",
+        "certificate_names",
+        "certificate_contents",
+    },
     # machinery: readiness, time, and pykka on the loop
-    2: {"poller", "event_loop", "future", "task", "mailbox", "pykka_internals", "actor", "asyncio_bridge", "workers"},
+    2: {
+        "poller",
+        "event_loop",
+        "future",
+        "task",
+        "mailbox",
+        "pykka_internals",
+        "actor",
+        "asyncio_bridge",
+        "workers",
+        "pem_file",
+        "certificate_files",
+        "tls_context",
+        "credentials",
+    },
     # actors: the thin shells around sockets, who owns them, and what owners call
     3: {
         "network",
         "ownership",
         "socket_options",
         "transport",
+        "secure_transport",
         "stream",
         "owned_stream",
+        "upgradable_stream",
         "connection",
         "connector",
         "listening_socket",
@@ -42,7 +66,17 @@ FLOORS: dict[int, set[str]] = {
         "blocking",
     },
     # assembly: the parts put together, from Python and from the command line
-    5: {"drain", "runtime", "actor_class", "manifest", "cli", "__init__", "__main__"},
+    5: {
+        "drain",
+        "runtime",
+        "actor_class",
+        "manifest",
+        "certificate_folder",
+        "certs_command",
+        "cli",
+        "__init__",
+        "__main__",
+    },
     # what users test with: it puts a whole runtime on a stage, and nothing else imports it
     6: {"testing"},
 }

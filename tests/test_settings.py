@@ -13,14 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theater_tcp import settings as settings_module
+from theater_tcp import fields as fields_module
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.settings import (
+from theater_tcp.fields import (
     MAX_DURATION,
     MAX_SIZE,
-    ListenOptions,
-    Options,
-    Settings,
     check_field,
     did_you_mean,
     expected,
@@ -29,6 +26,7 @@ from theater_tcp.settings import (
     parse_file_mode,
     parse_size,
 )
+from theater_tcp.settings import ListenOptions, Options, Settings
 
 STRUCTS = (Options, ListenOptions, Settings)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -201,7 +199,7 @@ def test_any_number_of_different_changes_stays_right_and_bounded() -> None:
     options = Options()
     for frame in range(1, 600):
         assert options.replaced(max_frame=frame).max_frame == frame
-        assert len(settings_module._replaced) <= 256
+        assert len(fields_module._replaced) <= 256
 
 
 def test_a_setting_can_not_be_changed_in_place() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from theater_tcp.actor import LoopActor
 from theater_tcp.blocking import BlockingConnectionHandle, BlockingListenerHandle, BlockingTcp, TcpMixin
+from theater_tcp.certificates import CertificateFacts
 from theater_tcp.connection import Connection
 from theater_tcp.errors import BlockingCall, TheaterError
 from theater_tcp.event_loop import EventLoop, Timer
@@ -16,6 +17,8 @@ from theater_tcp.metrics import Metrics
 from theater_tcp.runtime import ListenerInfo, Theater
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tcp import ConnectionHandle, ListenerHandle, Tcp, TcpActor
+from theater_tcp.tls_engine import TlsInfo
+from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 
 __version__ = "0.1.0"
 
@@ -24,6 +27,9 @@ __all__ = [
     "BlockingConnectionHandle",
     "BlockingListenerHandle",
     "BlockingTcp",
+    "CertificateFacts",
+    "CertificateFiles",
+    "ClientTls",
     "Connection",
     "ConnectionHandle",
     "EventLoop",
@@ -35,6 +41,7 @@ __all__ = [
     "LoopActor",
     "Metrics",
     "Options",
+    "ServerTls",
     "Settings",
     "Tcp",
     "TcpActor",
@@ -42,5 +49,6 @@ __all__ = [
     "Theater",
     "TheaterError",
     "Timer",
+    "TlsInfo",
     "__version__",
 ]

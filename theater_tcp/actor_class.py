@@ -17,7 +17,7 @@ from typing import Any
 import pykka
 
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.settings import did_you_mean
+from theater_tcp.fields import did_you_mean
 
 __all__ = ["import_actor_class", "innermost_cause", "unfit_arguments"]
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.runtime import Theater
+    from theater_tcp.settings import Options
+    from theater_tcp.tls_engine import TlsInfo
 
 __all__ = ["BlockingConnectionHandle", "BlockingListenerHandle", "BlockingTcp", "TcpMixin"]
 
@@ -67,12 +69,12 @@ class BlockingConnectionHandle:
     @property
     def peer_address(self) -> str:
         """The peer's address as text."""
-        return str(self._call(self._address, self._core.peer_address))
+        return str(self._call(self._for_owner, self._core.peer_address))
 
     @property
     def local_address(self) -> str:
         """The local address as text."""
-        return str(self._call(self._address, self._core.local_address))
+        return str(self._call(self._for_owner, self._core.local_address))
 
     def activate(self) -> None:
         """Make a pending connection open, in passive mode."""
@@ -106,6 +108,29 @@ class BlockingConnectionHandle:
         """Half-close: what was sent goes out, then FIN; receiving goes on."""
         self._call(self._core.shutdown_write, self)
 
+    def upgrade_to_tls_server(self) -> None:
+        """Go on in TLS, as the server; waits for the handshake.
+
+        Raises:
+            TlsFailed: it failed or took longer than ``handshake_timeout``; the connection is closed.
+        """
+        self._call(self._core.upgrade_to_tls_server, self)
+
+    def upgrade_to_tls_client(self, server_name: str) -> None:
+        """Go on in TLS, as the client, with a server that proves to be ``server_name``; waits for the handshake."""
+        self._call(self._core.upgrade_to_tls_client, self, server_name)
+
+    @property
+    def tls_info(self) -> TlsInfo | None:
+        """What the two ends agreed on in TLS; None in plaintext."""
+        info: TlsInfo | None = self._call(self._for_owner, self._core.tls_info)
+        return info
+
+    @property
+    def tls_available(self) -> bool:
+        """Whether ``upgrade_to_tls_server`` could begin."""
+        return bool(self._call(self._for_owner, self._core.tls_available))
+
     def set_framing(self, framing: str, max_frame: int | None = None) -> None:
         """Cut the stream into chunks by another rule, from the next chunk on."""
         self._call(self._core.set_options, self, {"framing": framing, "max_frame": max_frame})
@@ -125,9 +150,9 @@ class BlockingConnectionHandle:
     def _call(self, call: Callable[..., Any], *args: Any) -> Any:
         return _on_loop(self._core.network, call, *args)
 
-    def _address(self, address: Callable[[], str]) -> str:
+    def _for_owner(self, call: Callable[[], T]) -> T:
         self._core.check_owner(self)
-        return address()
+        return call()
 
     def _transfer(self, target: pykka.ActorRef[Any] | str) -> None:
         self._core.check_owner(self)
@@ -182,6 +207,11 @@ class BlockingTcp:
     def __init__(self, network: Network, owner: Owner) -> None:
         self._network = network
         self._owner = owner
+
+    @property
+    def options(self) -> Options:
+        """What this actor's connections have where it says nothing else."""
+        return self._owner.settings.options
 
     def listen(self, address: str, **options: Any) -> BlockingListenerHandle:
         """Listen at an address; see :meth:`theater_tcp.tcp.Tcp.listen`."""

@@ -1,4 +1,4 @@
-"""The command line: ``theater-tcp run | check | --version``.
+"""The command line: ``theater-tcp run | check | certs | --version``.
 
 ``run`` is a start that happens as a whole or not at all, a wait, and an end in order:
 
@@ -33,11 +33,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from theater_tcp import __version__
+from theater_tcp import __version__, certs_command
 from theater_tcp.errors import InvalidArgument, TheaterError
+from theater_tcp.fields import from_text
 from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
 from theater_tcp.runtime import Theater
-from theater_tcp.settings import Settings, from_text
+from theater_tcp.settings import Settings
 
 __all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_WRONG", "app", "main"]
 
@@ -55,6 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(certs_command.app, name="certs")
 
 Files = Annotated[list[str], typer.Argument(metavar="MANIFEST", help="YAML files, one for each actor.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
@@ -136,6 +138,7 @@ class _JsonFormatter(logging.Formatter):
 
 class _Signals:
     """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting.
+    SIGHUP: changed certificate files are taken up.
 
     A handler in Python would run between two steps of the main thread, which may hold a lock there or be in the middle
     of a write, and it would run late if the signal came just before the main thread began to wait. So the signal's
@@ -151,14 +154,14 @@ class _Signals:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write)
-        for number in self.NUMBERS:
+        for number in (*self.NUMBERS, signal.SIGHUP):
             signal.signal(number, lambda _number, _frame: None)
         self._thread = threading.Thread(target=self._follow, name="theater-tcp-signals", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
         """Leave the signals to the system again, so that one still ends the process if something else holds it."""
-        for number in self.NUMBERS:
+        for number in (*self.NUMBERS, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.write(self._write, b"\0")
@@ -168,7 +171,10 @@ class _Signals:
 
     def _follow(self) -> None:
         while (number := os.read(self._read, 1)[0]) != 0:
-            if number in self.NUMBERS:  # and not one that an actor handles
+            if number == signal.SIGHUP:
+                self._theater.reload_certificates()
+                self._output.event("SIGHUP: looking at the certificates", "reloading", signal="SIGHUP")
+            elif number in self.NUMBERS:  # and not one that an actor handles
                 self.received += 1
                 event, timeout = ("draining", None) if self.received == 1 else ("aborting", 0.0)
                 self._theater.request_shutdown(timeout)
@@ -185,7 +191,7 @@ def _options(
         print(f"theater-tcp {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise _Wrong(Problem("", "", "a command is missing: run, check (--help tells more)"))
+        raise _Wrong(Problem("", "", "a command is missing: run, check, certs (--help tells more)"))
     return EXIT_CLEAN
 
 
@@ -242,7 +248,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # the usage
         output.problem(Problem("", "", " ".join(error.format_message().split())))
         return EXIT_WRONG
-    except _Wrong as wrong:
+    except (_Wrong, certs_command.CertsError) as wrong:
         for problem in wrong.problems:
             output.problem(problem)
         return EXIT_WRONG
@@ -328,14 +334,16 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
 def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
     """Start a manifest's actor and open its listeners; what listens, as it stands in the ready file."""
     try:
-        ref = theater.spawn(manifest.actor_class, **manifest.init)
+        options, listener = theater.settings.for_listener(**manifest.options)
+        settings = theater.settings.replaced(options=options, listener=listener)
+        ref = theater.spawn_with(settings, manifest.actor_class, **manifest.init)
     except Exception as error:
         logger.debug("%s did not start", manifest.name, exc_info=error)
         raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None
     listeners = []
     for index, address in enumerate(manifest.listen):
         try:
-            info = theater.listen_for(ref, address, **manifest.options)
+            info = theater.listen_for(ref, address)
         except TheaterError as error:
             raise _Wrong(Problem(manifest.name, f"tcp.listen[{index}]", _one_line(error))) from None
         listeners.append({"actor": manifest.name, "id": info.id, "address": info.address})

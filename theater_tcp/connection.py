@@ -1,8 +1,9 @@
 """The Connection actor: what its owner may do with it, and how it ends.
 
 Calls of the owner come through a handle, made for one owner and one stretch of ownership (:mod:`theater_tcp.tcp`); a
-handle that is not the connection's any more is a stranger's. What the owner hears is in
-:mod:`theater_tcp.owned_stream`, the data in :mod:`theater_tcp.stream`, the socket in :mod:`theater_tcp.transport`.
+handle that is not the connection's any more is a stranger's. TLS is in :mod:`theater_tcp.upgradable_stream`, what the
+owner hears in :mod:`theater_tcp.owned_stream`, the data in :mod:`theater_tcp.stream`, the socket in
+:mod:`theater_tcp.transport`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from theater_tcp.connection_state import (
     CLOSE,
     CLOSING,
     FAIL,
+    HANDSHAKING,
     OPEN,
     PASSIVE,
     PENDING,
     RELEASE,
     TRANSFER,
+    UPGRADING,
     Phase,
     parse_mode,
 )
 from theater_tcp.errors import Busy, InvalidArgument, NoSuchActor
 from theater_tcp.messages import Turn
-from theater_tcp.owned_stream import OwnedStream
 from theater_tcp.settings import Options
 from theater_tcp.socket_options import apply_to_socket, reset_on_close
+from theater_tcp.upgradable_stream import UpgradableStream
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 
-class Connection(OwnedStream):
+class Connection(UpgradableStream):
     """One connection. Its id is its actor's URN. All methods run on the loop's thread.
 
     Args:
@@ -62,7 +65,7 @@ class Connection(OwnedStream):
         owner: Owner,
         listener: Any = None,
     ) -> None:
-        OwnedStream.__init__(self, network, sock, peer, options, phase, owner, listener)
+        UpgradableStream.__init__(self, network, sock, peer, options, phase, owner, listener)
         self.handle = owner.handle_for(self)
         self._awaits_activation = False  # a deadline is set
         owner.connections[self] = None
@@ -161,7 +164,7 @@ class Connection(OwnedStream):
         elif not self.options.half_open:
             self.state.apply(CLOSE)
             self._leave_owner()
-            if self.output is None:
+            if self.output is None and self.tls is None:
                 self.release_socket()  # the peer has ended, and all is said
             else:
                 self.finish()
@@ -175,7 +178,7 @@ class Connection(OwnedStream):
 
     def owner_ended(self) -> None:
         """The owner's life is over: flush and close."""
-        if self.state.phase in (PENDING, OPEN):
+        if self.state.phase in (HANDSHAKING, PENDING, OPEN, UPGRADING):
             self.state.apply(CLOSE)
         self._leave_owner()
         self.finish()
@@ -192,6 +195,8 @@ class Connection(OwnedStream):
             return
         self.state.apply(FAIL)
         self._count_ran_out = False
+        if self._announcement == "on_tls":
+            self._announcement = None
         if self.reason is None:
             self.reason = reason
         self.direct = self.sends_directly = False
@@ -202,7 +207,7 @@ class Connection(OwnedStream):
             if self.output is not None and self.fd >= 0:
                 reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
             self.release_socket()
-        if self._close_told or self._announcement is not None:  # it was told already, or never heard of this one
+        if self._close_told or self.hidden or self._announcement is not None:  # it was told, or never heard of this one
             if self.listener is not None:
                 self.listener.heard_of(self)
             self._leave_owner()
@@ -268,7 +273,7 @@ class Connection(OwnedStream):
         self.owner = self.handle = self._turn = self._announcement = None
         self.direct = self.sends_directly = False
         self._input, self._leftover = None, b""
-        if self._receiver is not None or self.flush_waiters is not None:
+        if self._receiver is not None or self.flush_waiters is not None or self.handshake is not None:
             self._wake_waiters()
 
     def _end_life(self) -> None:

@@ -52,6 +52,9 @@ class Drain:
             logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
         for listener in list(self._network.listeners.values()):
             listener.close_now()
+        for connection in list(network.connections):
+            if connection.hidden:  # in its first handshake: nobody knows of it
+                connection.owner_ended()
         for owner in network.ownership.owners():
             if owner.hears("on_drain"):
                 self._tell(owner.actor.actor_ref)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.actor import LoopActor
 from theater_tcp.address import Address, format_sockaddr
 from theater_tcp.connection import Connection
-from theater_tcp.connection_state import PENDING
+from theater_tcp.connection_state import HANDSHAKING, PENDING
 from theater_tcp.errors import Closed, IoFailed, NotFound, NotOwner
 from theater_tcp.future import Future
 from theater_tcp.poller import READ
@@ -84,6 +84,10 @@ class Listener(LoopActor):
         self._introduces = owner.hears("handle_connection")
         self._accepts: deque[Future[Any]] = deque()
         self._unheard: dict[Connection, None] = {}
+        self._secured: dict[Connection, None] = {}  # through with TLS, and nobody has taken them yet
+        tls = options.server_tls
+        self._credentials = network.credentials.server(tls) if tls is not None and tls.enabled else None
+        self._secures = tls is not None and tls.auto_handshake  # from the first byte
         self._watching = False
         self._exhausted = False
         self._exhaustion_told = False
@@ -98,6 +102,12 @@ class Listener(LoopActor):
         """A future of the handle of the next connection, which is pending; those who ask are served in turn."""
         self.check_owner(handle)
         future: Future[Any] = Future()
+        if self._secured:
+            connection = next(iter(self._secured))
+            del self._secured[connection]
+            connection.hidden = False
+            future.set(connection.handle)
+            return future
         self._accepts.append(future)
         self.resume()
         return future
@@ -118,7 +128,9 @@ class Listener(LoopActor):
             self.resume()
 
     def heard_of(self, connection: Connection) -> None:
-        """The owner begins to handle the announcement of a connection."""
+        """The owner begins to handle the announcement of a connection, or never will."""
+        if self._secured:
+            self._secured.pop(connection, None)
         if self._unheard:
             self._unheard.pop(connection, None)
             if not self._watching:
@@ -163,7 +175,7 @@ class Listener(LoopActor):
         return True
 
     def _bring(self, sock: socket.SocketType, peer: Any) -> None:
-        """A new connection goes to who waits for one, or to the owner's callback."""
+        """A new connection goes to who waits for one, or to the owner's callback; with TLS, when it is secure."""
         network = self.network
         owner = self.owner
         assert owner is not None
@@ -171,12 +183,36 @@ class Listener(LoopActor):
         network.metrics.accepted += 1
         network.accepted_now += 1
         self.connections_now += 1
+        if self._credentials is not None and self._secures:
+            Connection(network, sock, peer, self.options, HANDSHAKING, owner, self).accept_tls(self._credentials)
+            return
         connection = Connection(network, sock, peer, self.options, PENDING, owner, self)
         if self._accepts:
             future = self._accepts.popleft()
             connection.wait_for_activation()
             future.set(connection.handle)
             return
+        self._introduce(connection, owner)
+
+    def secured(self, connection: Connection) -> None:
+        """A connection is through with its TLS handshake: now it goes to who waits for one."""
+        owner = connection.owner
+        assert owner is not None
+        if self._accepts:
+            future = self._accepts.popleft()
+            connection.hidden = False
+            connection.wait_for_activation()
+            future.set(connection.handle)
+        elif self._introduces:
+            connection.hidden = False
+            self._introduce(connection, owner)
+        elif self.fd >= 0:  # the accept that it was taken for has got another one that was faster
+            self._secured[connection] = None
+            connection.wait_for_activation()
+        else:
+            connection.owner_ended()  # nobody is left who could take it
+
+    def _introduce(self, connection: Connection, owner: Owner) -> None:
         actor = owner.loop_actor
         if actor is None or actor.actor_inbox.scheduled:
             self._unheard[connection] = None
@@ -262,6 +298,9 @@ class Listener(LoopActor):
         if self.owner is not None:
             self.owner.listeners.pop(self.actor_urn, None)
         self.owner = self.handle = None
+        for connection in list(self._secured):
+            connection.owner_ended()
+        self._secured.clear()
         accepts, self._accepts = self._accepts, deque()
         for future in accepts:
             future.set_exception_value(Closed() if reason == "closed" else IoFailed(reason.partition(": ")[2]))

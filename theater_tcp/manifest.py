@@ -17,9 +17,10 @@ and the reason. The class is imported for that; nothing else of a manifest is ac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import pykka
@@ -29,15 +30,10 @@ from msgspec import Meta
 from theater_tcp import address
 from theater_tcp.actor_class import import_actor_class, unfit_arguments
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.settings import (
-    Grace,
-    ListenOptions,
-    Options,
-    Settings,
-    check_field,
-    from_text,
-    unknown_name,
-)
+from theater_tcp.fields import Grace, check_field, from_text, unit_of, unknown_name
+from theater_tcp.settings import ListenOptions, Options, Settings
+from theater_tcp.tls_context import build_client, build_server
+from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 
 __all__ = ["MAX_MANIFEST", "Manifest", "ManifestError", "Problem", "load", "parse_override", "runtime_settings"]
 
@@ -46,6 +42,8 @@ MAX_MANIFEST = 1 << 20
 
 RUNTIME_FIELDS = tuple(name for name in Settings.field_names() if name not in {"options", "listener", "drain_timeout"})
 """The settings that a manifest may name under ``runtime``."""
+
+T = TypeVar("T", ServerTls, ClientTls, CertificateFiles)
 
 Section = Annotated[dict[str, Any], Meta(description="a mapping of names to values")]
 
@@ -311,6 +309,12 @@ class _Reading:
     def _tcp(self, section: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
         section = dict(section)
         listen = self._listen(section.pop("listen", None))
+        for name in ("server_tls", "client_tls"):
+            if section.get(name) is not None:
+                key, inner = f"tcp.{name}", section.pop(name)
+                tls = self._tls(key, inner, ServerTls) if name == "server_tls" else self._tls(key, inner, ClientTls)
+                if tls is not None:  # else its problems are told
+                    section[name] = tls
         known = ("listen", *Options.field_names(), *ListenOptions.field_names())
         options = self._fields("tcp.", section, (Options, ListenOptions), known)
         if len(options) == len(section):
@@ -318,9 +322,56 @@ class _Reading:
                 Settings().for_listener(**options)
             except InvalidArgument as error:  # two that contradict each other
                 self._problem_of("tcp.", error)
-        if not listen and section and not any(problem.key.startswith("tcp.listen") for problem in self.problems):
-            self._problem(f"tcp.{next(iter(section))}", "applies to nothing, since tcp.listen names no address")
         return listen, options
+
+    def _tls(self, key: str, section: object, cls: type[T]) -> T | None:
+        """A section about TLS; None if it, or one of the files that it names, is wrong."""
+        if not isinstance(section, dict):
+            self._problem(key, f"expected a mapping of names to values, got a {_yaml_type(section)}")
+            return None
+        before = len(self.problems)
+        section, named, prefix = dict(section), {}, f"{key}."
+        if cls is ServerTls and isinstance(section.get("sni"), dict):
+            for host, inner in section.pop("sni").items():
+                named[str(host)] = self._tls(f"{prefix}sni.{host}", inner, CertificateFiles)
+        if isinstance(section.get("password"), dict):
+            section["password"] = self._secret(f"{prefix}password", section["password"])
+        values = self._fields(prefix, section, (cls,))
+        if cls is CertificateFiles and "cert" not in section:
+            self._problem(f"{prefix}cert", "is missing")
+        if len(self.problems) > before:
+            return None
+        if named:
+            values["sni"] = named
+        for name, value in values.items():
+            if value is not None and unit_of(cls, name) == "path":
+                values[name] = str(self.folder / value)
+        try:
+            tls = cls(**values)
+            if isinstance(tls, ServerTls) and tls.enabled:
+                build_server(tls)
+            elif isinstance(tls, ClientTls) and tls.enabled:
+                build_client(tls)
+        except InvalidArgument as error:
+            self._problem_of(prefix, InvalidArgument(error.detail.replace(f"{self.folder}/", "")))
+            return None
+        return tls
+
+    def _secret(self, key: str, source: Mapping[Any, Any]) -> str | None:
+        """A password that stands elsewhere: ``{env: NAME}``, or ``{file: PATH}``, of which it is the first line."""
+        kind, place = next(iter(source.items())) if len(source) == 1 else (None, None)
+        if kind not in ("env", "file") or not isinstance(place, str):
+            self._problem(key, "expected a text, or {env: NAME} or {file: PATH}")
+        elif kind == "env" and not os.environ.get(place):
+            self._problem(key, f"the environment has no {place}")
+        elif kind == "env":
+            return os.environ[place]
+        else:
+            try:
+                return (self.folder / place).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+            except (OSError, ValueError) as error:
+                self._problem(key, f"{place}: {(getattr(error, 'strerror', None) or 'is no text').lower()}")
+        return None
 
     def _listen(self, value: object) -> tuple[str, ...]:
         addresses = [value] if isinstance(value, str) else [] if value is None else value

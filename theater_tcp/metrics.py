@@ -24,6 +24,12 @@ class Metrics(msgspec.Struct):
         transfers: handovers of a connection from one actor to another.
         callback_failures: callbacks that raised.
         timeouts: connections closed by one of the timeouts.
+        handshakes: TLS handshakes that were completed.
+        handshake_failures: TLS handshakes that failed or took too long.
+        resumed_sessions: handshakes that took up an earlier session.
+        plaintext_before_tls: upgrades refused because bytes had slipped in before the handshake.
+        certificate_reloads: times that changed certificate files were taken up.
+        certificate_reload_failures: times that changed certificate files were refused, and the old ones kept.
     """
 
     connections: int = 0
@@ -39,3 +45,9 @@ class Metrics(msgspec.Struct):
     transfers: int = 0
     callback_failures: int = 0
     timeouts: int = 0
+    handshakes: int = 0
+    handshake_failures: int = 0
+    resumed_sessions: int = 0
+    plaintext_before_tls: int = 0
+    certificate_reloads: int = 0
+    certificate_reload_failures: int = 0

@@ -6,17 +6,22 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.connector import Connector
+from theater_tcp.credentials import Credentials
 from theater_tcp.event_loop import Deadlines
 from theater_tcp.listening_socket import accept_from, file_of, open_listening_socket
 from theater_tcp.metrics import Metrics
 from theater_tcp.ownership import Ownership
 from theater_tcp.pykka_internals import registry
+from theater_tcp.workers import Workers
 
 if TYPE_CHECKING:
     from theater_tcp.event_loop import EventLoop
     from theater_tcp.settings import Settings
 
-__all__ = ["READ_BUFFER_SIZE", "Network"]
+__all__ = ["MAX_CIPHERTEXT", "READ_BUFFER_SIZE", "Network"]
+
+MAX_CIPHERTEXT = 128 << 10
+"""Bytes of ciphertext read at one time: what a TLS engine may hold of what it can't use yet."""
 
 READ_BUFFER_SIZE = 256 << 10
 """Bytes of the buffer that every socket is read into. It is an ``mmap`` and so page-aligned: into a bytearray, which
@@ -34,7 +39,7 @@ class Network:
     def __init__(self, loop: EventLoop, settings: Settings) -> None:
         self.loop = loop
         self.settings = settings
-        self.ownership = Ownership()
+        self.ownership = Ownership(settings)
         self.connector = Connector(loop, settings.connection_attempt_delay, settings.resolver_threads)
         self.open_listening_socket = open_listening_socket
         self.accept_from = accept_from
@@ -45,6 +50,9 @@ class Network:
         self.draining = False
         """Whether the runtime is going down: nothing is opened any more."""
         self.metrics = Metrics()
+        self.workers = Workers(settings.worker_threads, f"{loop.name}-worker")
+        """Threads for what blocks."""
+        self.credentials = Credentials(loop, self.workers, self.metrics)
         self.connections: dict[Any, None] = {}
         """Every connection whose end is not complete, the oldest first."""
         self.listeners: dict[str, Any] = {}
@@ -55,11 +63,13 @@ class Network:
         """Accepted connections whose socket is open: what ``max_connections`` bounds."""
         self.read_buffer = mmap.mmap(-1, READ_BUFFER_SIZE)
         self._view = memoryview(self.read_buffer)
+        self.ciphertext_view = self.read_view(MAX_CIPHERTEXT)
+        """The part of the read buffer that ciphertext is read into."""
         self.pending_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.pending_expired())
         self.send_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.send_expired())
         self.linger_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.linger_expired())
         self.receive_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.receive_expired())
-
+        self.handshake_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.handshake_expired())
         self.idle_deadlines: Deadlines[Any] = Deadlines(loop, lambda connection: connection.idle_expired())
 
     def read_view(self, limit: int) -> memoryview:

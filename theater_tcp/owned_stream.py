@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import Interrupted, LoopActor
 from theater_tcp.connection_state import ACTIVE, CLOSING, FAIL, OPEN, PASSIVE, Phase
+from theater_tcp.errors import TheaterError
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine
 
+    from theater_tcp.mailbox import Mailbox
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.settings import Options
@@ -98,6 +100,9 @@ class OwnedStream(Stream):
             actor: Any = self.owner.loop_actor  # type: ignore[union-attr]  # direct says that there is one
             box = actor.actor_inbox
             if not box.scheduled:
+                if self.tls is not None:
+                    self._secure_turn(actor, box)
+                    return
                 network = self.network
                 try:
                     if self.bulk:  # much at a time: the copy costs more than the allocation, and it's the other way
@@ -131,6 +136,40 @@ class OwnedStream(Stream):
                 self.stream_ended()
                 return
         Stream.on_ready(self, mask)
+
+    def _secure_turn(self, actor: Any, box: Mailbox) -> None:
+        """The short way for what came encrypted: one read of the socket is one turn."""
+        engine: Any = self.tls
+        network = self.network
+        try:
+            size = self.sock.recv_into(network.ciphertext_view)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.broken(error)
+            return
+        if size:
+            self.last_activity = network.loop.now
+            engine.feed(network.ciphertext_view[:size])
+        else:
+            engine.feed_eof()
+        data = self.decrypted(engine, READ_BUFFER_SIZE)
+        if not data:
+            if self.eof or self.reason is not None:
+                self.stream_ended()
+            return
+        box.scheduled = True
+        owner = self.owner
+        try:
+            outcome = actor.on_data(self.handle, data)
+            if outcome.__class__ is CoroutineType and not self._drive(actor, outcome, "on_data"):
+                return
+        except BaseException as error:
+            self._called(owner, "on_data", error)
+            self.settle()
+        box.rest()
+        if self.direct and (self.eof or not engine.starved):
+            self.settle()  # no event will tell of what is here already
 
     @property
     def wants_data(self) -> bool:
@@ -285,10 +324,15 @@ class OwnedStream(Stream):
                         return
                 else:
                     self._called(owner, callback.name, None)
-            if self.owner is not owner or box.queue:
+            if self.owner is not owner or box.queue or self._is_dry():
                 break
         box.rest()
         self.settle()
+
+    def _is_dry(self) -> bool:
+        """Whether nothing is here, so that reading on would be a system call for nothing, or for too much at a time."""
+        tls = self.tls
+        return tls is not None and not (tls.buffered or self.eof or self._leftover or self._input or self.reason)
 
     def _drive(self, actor: LoopActor, coroutine: CoroutineType[Any, Any, Any], name: str) -> bool:
         owner = self.owner
@@ -313,6 +357,9 @@ class OwnedStream(Stream):
             if self.owner is owner:
                 self.abort_for_shutdown()
             return
+        if self.reason is not None and isinstance(error, TheaterError) and self.reason.startswith(error.kind):
+            logger.debug("%s of %s ended with its connection: %s", name, owner, error)  # an await told it: no mistake
+            error = None
         if error is not None:
             self.network.metrics.callback_failures += 1
             logger.error("%s of %s failed for %s", name, owner, self.peer_address(), exc_info=error)
@@ -329,8 +376,11 @@ class OwnedStream(Stream):
     def _has_news(self) -> bool:
         if self._announcement is not None or self._count_ran_out:
             return True
-        if self.state.pushes and (self._leftover or self._input):
-            return self._input_has_chunk()
+        if self.state.pushes:
+            if (self._leftover or self._input) and self._input_has_chunk():
+                return True
+            if self.tls is not None and self.tls.buffered:
+                return True
         return self._end_is_due()
 
     def _end_is_due(self) -> bool:
@@ -357,13 +407,19 @@ class OwnedStream(Stream):
             return
         raw = options.framing == "raw"
         self.sends_directly = (
-            raw and self.output is None and not self.write_closed and self.cut is None and options.idle_timeout is None
+            raw
+            and self.tls is None
+            and self.output is None
+            and not self.write_closed
+            and self.cut is None
+            and options.idle_timeout is None
         )
         self.direct = (
             state.mode is ACTIVE
             and raw
             and owner.loop_actor is not None
             and not self.eof
+            and not (self.tls is not None and self.tls.buffered)
             and self.cut is None
             and not self._leftover
             and not self._input
@@ -374,4 +430,5 @@ class OwnedStream(Stream):
 
     def output_empty(self) -> None:
         """The last byte of the output has been taken: sends may go to the socket again."""
+        Stream.output_empty(self)
         self._refresh()

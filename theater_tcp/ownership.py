@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -16,10 +17,22 @@ if TYPE_CHECKING:
     from theater_tcp.actor import LoopActor
     from theater_tcp.connection import Connection
     from theater_tcp.messages import Turn
+    from theater_tcp.settings import Settings
 
-__all__ = ["CALLBACKS", "Owner", "Ownership"]
+__all__ = ["CALLBACKS", "Owner", "Ownership", "own_settings"]
 
-CALLBACKS = ("handle_connection", "handle_connection_transfer", "on_data", "on_passive", "on_close", "on_drain")
+own_settings: ContextVar[Settings | None] = ContextVar("own_settings", default=None)
+"""What the actor that is being made has for settings, where they are not the runtime's."""
+
+CALLBACKS = (
+    "handle_connection",
+    "handle_connection_transfer",
+    "on_data",
+    "on_passive",
+    "on_tls",
+    "on_close",
+    "on_drain",
+)
 """What an owner may implement; all of it is optional."""
 
 
@@ -31,9 +44,20 @@ class Owner:
         heard: which of :data:`CALLBACKS` it implements.
         handle_for: makes the handle by which it operates a connection, valid as long as it owns that.
         loop_actor: the actor again if it lives on the runtime's loop, else None.
+        settings: what its connections and listeners have where it says nothing else.
     """
 
-    __slots__ = ("__weakref__", "actor", "alive", "connections", "handle_for", "heard", "listeners", "loop_actor")
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "alive",
+        "connections",
+        "handle_for",
+        "heard",
+        "listeners",
+        "loop_actor",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -41,8 +65,10 @@ class Owner:
         heard: frozenset[str],
         handle_for: Callable[[Connection], Any],
         loop_actor: LoopActor | None,
+        settings: Settings,
     ) -> None:
         self.actor = actor
+        self.settings = settings
         self.heard = heard
         self.loop_actor = loop_actor
         self.alive = True
@@ -82,9 +108,14 @@ class Owner:
 
 
 class Ownership:
-    """The owners of one runtime. All on the loop's thread, but for :meth:`enrol`."""
+    """The owners of one runtime. All on the loop's thread, but for :meth:`enrol`.
 
-    def __init__(self) -> None:
+    Args:
+        settings: what an owner has that has no settings of its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         # Weak, so that an actor whose constructor raised after it was enrolled leaves nothing behind.
         self._owners: WeakValueDictionary[str, Owner] = WeakValueDictionary()
         self._heard_by_class: dict[type, frozenset[str]] = {}
@@ -96,7 +127,8 @@ class Ownership:
         if heard is None:
             heard = frozenset(name for name in CALLBACKS if callable(getattr(cls, name, None)))
             self._heard_by_class[cls] = heard
-        owner = self._owners[actor.actor_urn] = Owner(actor, heard, handle_for, loop_actor)
+        settings = own_settings.get() or self._settings
+        owner = self._owners[actor.actor_urn] = Owner(actor, heard, handle_for, loop_actor, settings)
         return owner
 
     def resolve(self, target: pykka.ActorRef[Any] | str) -> Owner:

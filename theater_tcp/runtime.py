@@ -27,9 +27,9 @@ from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future, refuse_to_block
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
+from theater_tcp.ownership import own_settings
 from theater_tcp.settings import Settings
 from theater_tcp.tcp import ListenerHandle, open_listener
-from theater_tcp.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -70,7 +70,6 @@ class Theater:
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
         self._with_threads: WeakSet[pykka.ActorRef[Any]] = WeakSet()
-        self._workers = Workers(self.settings.worker_threads, f"{name}-worker")
         self._companion = CompanionLoop(f"{name}-asyncio")
         self._thread: threading.Thread | None = None
         self._began = False
@@ -201,6 +200,20 @@ class Theater:
         """A future of the reference, settled when ``on_start`` has returned. See :meth:`spawn`."""
         return self._start(self._construct(actor_class, args, kwargs))
 
+    def spawn_with(self, settings: Settings, actor_class: type[A], *args: Any, **kwargs: Any) -> pykka.ActorRef[A]:
+        """As :meth:`spawn`, with the actor's own settings in place of the runtime's for what it opens.
+
+        Args:
+            settings: whose ``options``, ``listener`` and ``connect_timeout`` the actor's connections and listeners have
+                where it says nothing else. What is counted or shared by all actors stays the runtime's.
+            actor_class, args, kwargs: see :meth:`spawn`.
+        """
+        token = own_settings.set(settings)
+        try:
+            return self.spawn(actor_class, *args, **kwargs)
+        finally:
+            own_settings.reset(token)
+
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
         """Open a listener on behalf of an actor, which owns it and gets its connections.
 
@@ -218,12 +231,20 @@ class Theater:
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """A future of ``call(*args)``, done by a worker thread. Any thread may ask."""
         outcome: Future[Any] = Future()
-        self._workers.submit(call, args, outcome)
+        self.network.workers.submit(call, args, outcome)
         return outcome
 
     def run_asyncio(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """A future of what an asyncio coroutine returns; it runs on the companion loop. Any thread may ask."""
         return self._companion.run(coroutine)
+
+    def reload_certificates(self) -> None:
+        """Look at all certificate files now, instead of at the end of their ``reload`` interval. From any thread.
+
+        Changed files are taken up for the handshakes to come; wrong ones are refused with a line in the log, and what
+        was there before is kept.
+        """
+        self.loop.call_soon(self.network.credentials.refresh)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -271,7 +292,7 @@ class Theater:
             if actor is not None:
                 actor.actor_abandon()
         self._companion.close()
-        self._workers.close()
+        self.network.workers.close()
         self._stopped.set()
 
     @staticmethod

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp import errors
 from theater_tcp.address import format_sockaddr
-from theater_tcp.connection_state import CLOSING, RECEIVE, SEND, SHUTDOWN_WRITE, Phase
+from theater_tcp.connection_state import CLOSING, OPEN, RECEIVE, SEND, SHUTDOWN_WRITE, Phase
 from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotFound, NotOwner, TheaterError, TimedOut
+from theater_tcp.fields import check_field
 from theater_tcp.framing import InputBuffer, frame, prefix_size
 from theater_tcp.future import Future
-from theater_tcp.settings import Options, check_field
+from theater_tcp.secure_transport import PIECE, SecureTransport
+from theater_tcp.settings import Options
 from theater_tcp.socket_options import reset_on_close
-from theater_tcp.transport import Transport
 
 if TYPE_CHECKING:
     import socket
@@ -30,8 +31,8 @@ MAX_RECEIVE = (1 << 32) - 1
 """The largest ``max`` of a ``receive``: the interface has it as u32."""
 
 
-class Stream(Transport):
-    """A transport with framing, ``receive`` and bounded ``send``.
+class Stream(SecureTransport):
+    """A transport, secure or not, with framing, ``receive`` and bounded ``send``.
 
     Args:
         network, sock, peer, options, phase: see :class:`~theater_tcp.transport.Transport`.
@@ -40,7 +41,7 @@ class Stream(Transport):
     __slots__ = ("_input", "_leftover", "_receiver", "direct", "handle")
 
     def __init__(self, network: Network, sock: socket.SocketType, peer: Any, options: Options, phase: Phase) -> None:
-        Transport.__init__(self, network, sock, peer, options, phase)
+        SecureTransport.__init__(self, network, sock, peer, options, phase)
         self.handle: Any = None  # the owner's; every other is a stranger's
         self._input: InputBuffer | None = None
         self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
@@ -144,6 +145,12 @@ class Stream(Transport):
             raise self.error()
         return b"" if self.eof else None
 
+    def take_unread(self) -> bytes:
+        """What was read from the socket and not handed over, taken away."""
+        unread, self._leftover = self._leftover, b""
+        buffer, self._input = self._input, None
+        return unread + buffer.take_rest() if buffer else unread
+
     def error(self) -> TheaterError:
         """The error for the reason why this connection ended."""
         return self._as_error(self.reason or "closed")
@@ -211,7 +218,22 @@ class Stream(Transport):
     # -- out -------------------------------------------------------------------------------------------------------
 
     def send(self, handle: Any, data: bytes | bytearray | memoryview) -> int:
-        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way is there."""
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way is there, and for TLS it is here."""
+        engine = self.tls
+        if (
+            engine is not None
+            and self.handle is handle
+            and data.__class__ is bytes
+            and self.output is None
+            and self.reason is None
+            and not self.write_closed
+            and self.state.phase is OPEN
+            and self.options.framing == "raw"
+            and 0 < len(data) <= PIECE
+        ):
+            engine.write(data)
+            self.transmit(engine.outgoing.read())
+            return len(data)
         size, framed = self._framed(handle, data)
         self.write(framed)
         return size
@@ -268,7 +290,7 @@ class Stream(Transport):
             LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
         """
         waiting = len(data) - start + (self.output.size if self.output is not None else 0)
-        if waiting > self.options.write_buffer_hard_limit:
+        if waiting > self.options.write_buffer_hard_limit and self.state.phase is not CLOSING:
             reset_on_close(self.sock)  # what went out already is incomplete
             self.fail(f"limit: {waiting} bytes would wait to be sent, {self.options.write_buffer_hard_limit} may")
             raise self.error()
@@ -306,6 +328,8 @@ class Stream(Transport):
                 waiter.set_exception_value(errors.by_kind[reason.partition(": ")[0]]())
 
     def _wake_waiters(self) -> None:
+        if self.handshake is not None:
+            self.drop_handshake(self.error())
         if self._receiver is not None:
             future = self._receiver[0]
             self._end_receive(self._receiver[2])

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 from theater_tcp.actor import LoopActor, hosting
-from theater_tcp.address import parse
+from theater_tcp.address import HostPort, parse
 from theater_tcp.connection import Connection
 from theater_tcp.connection_state import CLOSING, OPEN
-from theater_tcp.errors import ShutDown, TheaterError
+from theater_tcp.errors import InvalidArgument, ShutDown, TheaterError
 from theater_tcp.event_loop import running_loop
+from theater_tcp.fields import check_field
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
-from theater_tcp.settings import Settings, check_field
+from theater_tcp.settings import Settings
 from theater_tcp.socket_options import apply_to_socket
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.runtime import Theater
+    from theater_tcp.settings import Options
+    from theater_tcp.tls_engine import TlsInfo
 
 __all__ = ["ConnectionHandle", "ListenerHandle", "Tcp", "TcpActor", "open_connection", "open_listener"]
 
@@ -152,6 +155,45 @@ class ConnectionHandle:
         """Half-close: what was sent goes out, then FIN; receiving goes on."""
         self._core.shutdown_write(self)
 
+    def upgrade_to_tls_server(self) -> Future[None]:
+        """Go on in TLS, as the server (STARTTLS): await the handshake. Id, actor and owner stay the same.
+
+        What was sent before goes out first, in plaintext. What the peer sent before must have been received: anything
+        unread is refused, but for the first handshake record of a client that is early. While the handshake is under
+        way ``send``, ``receive``, ``set_active`` and ``transfer`` are ``busy``. The certificate is that of the option
+        ``server_tls``. An owner that can't wait here implements ``on_tls``.
+
+        Raises:
+            WrongMode: data is pushed; ``set_active("passive")`` first.
+            AlreadyTls: it is encrypted already.
+            TlsNotConfigured: there is no ``server_tls``.
+            Busy: a ``receive`` waits, or a handshake is under way.
+            PlaintextBeforeTls: from the future: unread bytes were there; the connection is closed.
+            TlsFailed: from the future: the handshake failed, or took longer than ``handshake_timeout``; the connection
+                is closed.
+        """
+        return self._core.upgrade_to_tls_server(self)
+
+    def upgrade_to_tls_client(self, server_name: str) -> Future[None]:
+        """Go on in TLS, as the client (STARTTLS); see :meth:`upgrade_to_tls_server`.
+
+        Args:
+            server_name: the name or address that is asked for (SNI) and that the server's certificate must show.
+        """
+        return self._core.upgrade_to_tls_client(self, server_name)
+
+    @property
+    def tls_info(self) -> TlsInfo | None:
+        """What the two ends agreed on in TLS; None in plaintext. Still there in ``on_close``."""
+        self._core.check_owner(self)
+        return self._core.tls_info()
+
+    @property
+    def tls_available(self) -> bool:
+        """Whether ``upgrade_to_tls_server`` could begin: the connection is plaintext, and ``server_tls`` is set."""
+        self._core.check_owner(self)
+        return self._core.tls_available()
+
     def set_framing(self, framing: str, max_frame: int | None = None) -> None:
         """Cut the stream into chunks by another rule, from the next chunk on.
 
@@ -223,6 +265,11 @@ class Tcp:
         self._network = network
         self._owner = owner
 
+    @property
+    def options(self) -> Options:
+        """What this actor's connections have where it says nothing else."""
+        return self._owner.settings.options
+
     def listen(self, address: str, **options: Any) -> ListenerHandle:
         """Listen at an address.
 
@@ -233,7 +280,7 @@ class Tcp:
 
         Raises:
             AddressInUse: somebody listens there already.
-            InvalidArgument: the address or an option is wrong.
+            InvalidArgument: the address or an option is wrong, or a file of ``server_tls`` is.
         """
         handle: ListenerHandle = open_listener(self._network, self._owner, address, options, ListenerHandle).handle
         return handle
@@ -243,12 +290,14 @@ class Tcp:
 
         Args:
             address: ``host:port``, ``[v6]:port`` or ``unix:/path``.
-            timeout: seconds for name resolution and all attempts; by default the setting ``connect_timeout``.
-            options: names of :class:`~theater_tcp.settings.Options`.
+            timeout: seconds for name resolution and all attempts; by default the setting ``connect_timeout``. A TLS
+                handshake comes after it, and has ``handshake_timeout``.
+            options: names of :class:`~theater_tcp.settings.Options`. With ``client_tls``, and its ``auto_handshake``,
+                the connection is TLS from the first byte.
 
         Raises:
-            InvalidArgument: the address or an option is wrong.
-            Refused, Unreachable, TimedOut: from the future.
+            InvalidArgument: the address or an option is wrong, or a file of ``client_tls`` is.
+            Refused, Unreachable, TimedOut, TlsFailed: from the future.
         """
         return open_connection(self._network, self._owner, address, timeout, options)
 
@@ -262,6 +311,7 @@ class TcpActor(LoopActor):
     - ``handle_connection_transfer(connection)``: another actor handed one over; it is open and passive.
     - ``on_data(connection, data)``: a chunk (bytes) of a connection in active, once or count mode.
     - ``on_passive(connection)``: the count ran out.
+    - ``on_tls(connection)``: an upgrade to TLS is done; the connection is passive.
     - ``on_close(connection, reason)``: the connection ended, and not by this actor's ``close`` or ``abort``.
     - ``on_drain()``: the runtime is about to end; no new connections will come.
 
@@ -289,7 +339,8 @@ class TcpActor(LoopActor):
     @property
     def connections(self) -> list[ConnectionHandle]:
         """Handles on the connections that this actor owns now, but for those that are ending."""
-        return [core.handle for core in self._theater_owner.connections if core.state.phase is not CLOSING]
+        cores = self._theater_owner.connections
+        return [core.handle for core in cores if core.state.phase is not CLOSING and not core.hidden]
 
     def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
         """Await ``call(*args)`` done by one of the runtime's worker threads: for what blocks."""
@@ -315,7 +366,10 @@ def open_listener(
     if network.draining or not owner.alive:
         raise ShutDown
     parsed = parse(address, listening=True)
-    for_connections, for_listener = network.settings.for_listener(**options)
+    for_connections, for_listener = owner.settings.for_listener(**options)
+    tls = for_connections.server_tls
+    if tls is not None and tls.enabled:
+        network.credentials.server(tls)  # before there is a socket: never one without the TLS that was asked for
     sock = network.open_listening_socket(parsed, for_connections, for_listener)
     return Listener(network, sock, parsed, owner, for_connections, for_listener, make_handle)
 
@@ -330,7 +384,16 @@ def open_connection(
     parsed = parse(address)
     if timeout is not None:
         check_field(Settings, "connect_timeout", timeout)
-    for_connection = network.settings.for_connection(**options)
+    for_connection = owner.settings.for_connection(**options)
+    tls = for_connection.client_tls
+    credentials = network.credentials.client(tls) if tls is not None and tls.enabled else None
+    server_name = ""
+    if tls is None or not tls.auto_handshake:
+        credentials = None  # it was looked at all the same: wrong files are told now, and not at the upgrade
+    else:
+        server_name = tls.server_name or (parsed.host if isinstance(parsed, HostPort) else "")
+        if credentials is not None and not server_name:
+            raise InvalidArgument(f"{address}: TLS needs a server_name, since the address has no host")
     opened: Future[Any] = Future()
 
     def settle(future: Future[socket.SocketType]) -> None:
@@ -347,12 +410,19 @@ def open_connection(
         apply_to_socket(sock, for_connection)
         network.metrics.connected += 1
         connection = Connection(network, sock, None, for_connection, OPEN, owner)
-        connection.opened()
-        opened.set(connection.handle)
+        if credentials is None:
+            connection.opened()
+            opened.set(connection.handle)
+            return
+        handle = connection.handle
+        try:
+            connection.connect_tls(credentials, server_name).follow_into(opened, handle)
+        except InvalidArgument as error:
+            connection.abort(handle)
+            opened.set_exception_value(error)
 
-    network.connector.connect(parsed, timeout if timeout is not None else network.settings.connect_timeout).on_done(
-        settle
-    )
+    wait = timeout if timeout is not None else owner.settings.connect_timeout
+    network.connector.connect(parsed, wait).on_done(settle)
     return opened
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import LoopActor
@@ -191,8 +192,7 @@ class Transport(LoopActor):
                 self.fin_seen = True
                 self._unregister()
             return
-        if self.output is not None and self.output.size:
-            self.flush()
+        self.flush()
         if self.fd >= 0 and not self.wants_data:
             self.peek()
 
@@ -225,20 +225,19 @@ class Transport(LoopActor):
         """
         if self.eof or self.fd < 0:
             return None
-        network = self.network
         try:
-            size = self.sock.recv_into(network.read_view(limit))
+            size = self.sock.recv_into(self.network.read_view(limit))
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
             self.broken(error, tell=False)
             return None
         if size:
-            self.last_activity = network.loop.now
+            self.last_activity = self.network.loop.now
             if self.fin_seen:  # what stood before the end is being read: look for the end again
                 self.fin_seen = False
                 self.update_interest()
-            return network.read_buffer[:size]
+            return self.network.read_buffer[:size]
         self._input_ended()
         return None
 
@@ -267,8 +266,11 @@ class Transport(LoopActor):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, now or as soon as the kernel takes it. After a failure of the socket the data is dropped."""
-        if self.fd < 0 or self.reason is not None or not data:
-            return
+        if self.fd >= 0 and self.reason is None and data:
+            self.transmit(data)
+
+    def transmit(self, data: bytes | bytearray | memoryview) -> None:
+        """Give ``data``, which is not empty, to the open socket, behind what waits already."""
         output = self.output
         taken = 0
         if output is None or not output.size:
@@ -359,10 +361,8 @@ class Transport(LoopActor):
                 self._shutdown_write()
 
     def _shutdown_write(self) -> None:
-        try:
+        with suppress(OSError):  # the peer has gone: reading will tell
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the peer has gone: reading will tell
 
     def send_expired(self) -> None:
         """The peer took nothing for ``send_timeout``."""

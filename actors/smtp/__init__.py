@@ -6,13 +6,14 @@ shell around the two.
 
 from __future__ import annotations
 
-from actors.smtp.envelope import Delivery, Envelope
+from actors.smtp.envelope import Delivery, Encryption, Envelope
 from actors.smtp.policy import LocalDomains, Policy
 from actors.smtp.session import Session, Step
 from actors.smtp.settings import ServerSettings, SessionSettings
 
 __all__ = [
     "Delivery",
+    "Encryption",
     "Envelope",
     "LocalDomains",
     "Policy",

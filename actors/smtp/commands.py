@@ -1,4 +1,4 @@
-"""The arguments of commands: paths and parameters (RFC 5321, 4.1.2; RFC 6531, 3.3).
+"""Command lines, and the arguments in them: paths and parameters (RFC 5321, 4.1.2; RFC 6531, 3.3).
 
 The grammar is one regular expression for each command. It is strict: an address that the grammar does not know is
 refused, since what two hosts read differently is what attackers use. Source routes are accepted and dropped (RFC 5321,
@@ -17,7 +17,16 @@ import msgspec
 from actors.smtp import replies
 from actors.smtp.replies import Refused
 
-__all__ = ["Mail", "Recipient", "parse_bdat", "parse_helo", "parse_mail", "parse_rcpt"]
+__all__ = [
+    "MAIL_ALLOWANCE",
+    "Mail",
+    "Recipient",
+    "decode_command",
+    "parse_bdat",
+    "parse_helo",
+    "parse_mail",
+    "parse_rcpt",
+]
 
 _UTF8 = r"\u0080-\U0010ffff"
 _ATOM = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_UTF8}]++"
@@ -37,7 +46,10 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*+)(?:=([!-<>-~]++))?")
 # the dot and what an address literal needs. Laxer than a domain name, for clients put the name of their machine there.
 _HELO = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.:\[\]]{1,255}")
 _BDAT = re.compile(r"(\d{1,19})(?: +(LAST))? *", re.IGNORECASE | re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+MAIL_ALLOWANCE = 26 + 17 + 10
+"""Octets that extensions add to a MAIL command: SIZE (RFC 1870, 3), BODY (RFC 6152, 2), SMTPUTF8 (RFC 6531, 3.1)."""
 MAX_PATH = 256
 """Octets of a path with its punctuation (RFC 5321, 4.5.3.1.3)."""
 MAX_DOMAIN = 255
@@ -69,6 +81,34 @@ class Recipient(msgspec.Struct, frozen=True, gc=False):
 
 
 _NO_PARAMETERS: dict[str, str | None] = {}
+
+
+def decode_command(line: bytes, max_octets: int) -> str:
+    """The text of a line, where it may be a command at all.
+
+    Args:
+        line: without its CR LF.
+        max_octets: how long it may be; a MAIL by :data:`MAIL_ALLOWANCE` more.
+
+    Raises:
+        Refused: it is too long, no UTF-8, or has control characters or a CR or LF in it.
+    """
+    text: str | None
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = None
+    if text is not None and len(line) <= max_octets and text.isprintable():
+        return text  # nearly every one
+    if b"\r" in line or b"\n" in line:
+        raise Refused(replies.BARE_NEWLINE_IN_COMMAND)
+    if len(line) > max_octets + (MAIL_ALLOWANCE if line[:5].upper() == b"MAIL " else 0):
+        raise Refused(replies.COMMAND_TOO_LONG)
+    if text is None:
+        raise Refused(replies.NOT_UTF8)
+    if _CONTROL.search(text):
+        raise Refused(replies.CONTROL_IN_COMMAND)
+    return text
 
 
 def parse_mail(argument: str) -> Mail:

@@ -21,7 +21,7 @@ __all__ = ["Dialogue"]
 
 _MAX_SIZE_DIGITS = 20
 """RFC 1870, 3."""
-_NOT_IMPLEMENTED = {"AUTH", "ETRN", "EXPN", "SAML", "SEND", "SOML", "STARTTLS", "TURN"}
+_NOT_IMPLEMENTED = {"AUTH", "ETRN", "EXPN", "SAML", "SEND", "SOML", "TURN"}
 _HTTP = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 """A browser that was lured here sends one of these first, and an attacker's commands after it."""
 
@@ -32,11 +32,14 @@ class Dialogue:
     Args:
         settings: the name and the limits.
         policy: says which recipients are accepted.
+        tls: whether the connection is TLS already, becomes it at STARTTLS, or can't.
     """
 
     __slots__ = (
+        "_handlers",
         "_policy",
         "_settings",
+        "_tls",
         "asides",
         "chunk_is_last",
         "chunk_refusal",
@@ -47,16 +50,20 @@ class Dialogue:
         "transaction",
     )
 
-    def __init__(self, settings: SessionSettings, policy: Policy) -> None:
+    def __init__(
+        self, settings: SessionSettings, policy: Policy, tls: Literal["active", "offered", "unavailable"]
+    ) -> None:
         self._settings = settings
         self._policy = policy
+        self._tls = tls
+        self._handlers = _HANDLERS_BEFORE_TLS if settings.require_tls and tls != "active" else _HANDLERS
         self.helo = ""
         """The name that the client gave itself; empty before EHLO and HELO."""
         self.is_extended = False
         """Whether it was EHLO."""
         self.transaction: Transaction | None = None
-        self.mode: Literal["commands", "data", "chunk", "end"] = "commands"
-        """What the client's next bytes are; ``end``: nothing of interest."""
+        self.mode: Literal["commands", "data", "chunk", "upgrade", "end"] = "commands"
+        """What the client's next bytes are; ``upgrade``: those of a TLS handshake; ``end``: nothing of interest."""
         self.asides = 0
         """Commands since the last accepted message that carried none on."""
         self.chunk_size = 0
@@ -78,11 +85,11 @@ class Dialogue:
             Refused: with the reply.
         """
         verb, _, argument = command.partition(" ")
-        handler = _HANDLERS.get(verb)
+        handler = self._handlers.get(verb)
         if handler is None:
             if verb.isascii():  # for there are other letters whose upper case is in ASCII
                 verb = verb.upper()
-            handler = _HANDLERS.get(verb)
+            handler = self._handlers.get(verb)
             if handler is None:
                 raise Refused(self._unknown(verb))
         return handler(self, argument)
@@ -91,12 +98,14 @@ class Dialogue:
         if verb in _HTTP:
             self.mode = "end"
             return replies.NOT_SMTP
+        if self._handlers is _HANDLERS_BEFORE_TLS:
+            return replies.TLS_FIRST
         return replies.NOT_IMPLEMENTED if verb in _NOT_IMPLEMENTED else replies.UNKNOWN_COMMAND
 
     def _ehlo(self, argument: str) -> bytes:
         self._greet(argument)
         self.is_extended = True
-        return self._settings.ehlo_reply
+        return self._settings.ehlo_reply_before_tls if self._tls == "offered" else self._settings.ehlo_reply
 
     def _helo(self, argument: str) -> bytes:
         self._greet(argument)
@@ -107,6 +116,17 @@ class Dialogue:
         self._count_aside()
         self.helo = parse_helo(argument)
         self.transaction = None  # RFC 5321, 4.1.4
+
+    def _starttls(self, argument: str) -> bytes:
+        self._count_aside()
+        if self._tls == "active":
+            raise Refused(replies.TLS_ALREADY)
+        _refuse_argument(argument)
+        if self._tls == "unavailable":
+            raise Refused(replies.NO_TLS)
+        self.transaction = None
+        self.mode = "upgrade"
+        return replies.GO_AHEAD_WITH_TLS
 
     def _mail(self, argument: str) -> bytes:
         if not self.helo:
@@ -170,7 +190,9 @@ class Dialogue:
         # Whatever the answer will be, the chunk comes and has to be read (RFC 3030, 2).
         self.mode = "chunk"
         transaction = self.transaction
-        if transaction is None:
+        if self._handlers is _HANDLERS_BEFORE_TLS:
+            self.chunk_refusal = replies.TLS_FIRST
+        elif transaction is None:
             self.chunk_refusal = replies.MAIL_FIRST
         elif not transaction.recipients:
             self.chunk_refusal = replies.NO_RECIPIENTS
@@ -230,6 +252,7 @@ def _refuse_argument(argument: str) -> None:
 _HANDLERS: dict[str, Callable[[Dialogue, str], bytes]] = {
     "EHLO": Dialogue._ehlo,
     "HELO": Dialogue._helo,
+    "STARTTLS": Dialogue._starttls,
     "MAIL": Dialogue._mail,
     "RCPT": Dialogue._rcpt,
     "DATA": Dialogue._data,
@@ -240,3 +263,6 @@ _HANDLERS: dict[str, Callable[[Dialogue, str], bytes]] = {
     "HELP": Dialogue._help,
     "QUIT": Dialogue._quit,
 }
+
+_HANDLERS_BEFORE_TLS = {verb: _HANDLERS[verb] for verb in ("EHLO", "HELO", "STARTTLS", "NOOP", "QUIT", "BDAT")}
+"""Where TLS is required. BDAT is among them since a chunk has to be read, whatever the answer."""

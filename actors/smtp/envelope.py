@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Delivery", "Envelope"]
+__all__ = ["Delivery", "Encryption", "Envelope"]
+
+
+class Encryption(msgspec.Struct, frozen=True, gc=False):
+    """What TLS a message came over.
+
+    Args:
+        version: of the protocol, as ``TLSv1.3``.
+        cipher: the cipher suite as OpenSSL calls it.
+    """
+
+    version: str
+    cipher: str
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -15,8 +27,10 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         recipients: the accepted ones in the order of their RCPT, each once.
         helo: the name that the client gave itself.
         peer: the address of the client, ``host:port``, ``[v6]:port`` or ``unix:…``.
-        protocol: ``SMTP``, ``ESMTP`` or ``UTF8SMTP`` (RFC 5321, 4.4; RFC 6531, 4.3).
+        protocol: ``SMTP``, ``ESMTP`` or ``UTF8SMTP`` (RFC 5321, 4.4; RFC 6531, 4.3), the latter two with an ``S`` at
+            the end where they came over TLS (RFC 3848).
         body: ``7BIT`` or ``8BITMIME`` (RFC 6152).
+        encryption: how the client's connection was encrypted; ``None``: it was not.
     """
 
     sender: str
@@ -25,6 +39,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     peer: str
     protocol: str
     body: str
+    encryption: Encryption | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

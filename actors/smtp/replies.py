@@ -8,7 +8,8 @@ from __future__ import annotations
 __all__ = ["Refused"]
 
 # 2xx, 3xx
-HELP = b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)\r\n"
+HELP = b"214 2.0.0 Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)\r\n"
+GO_AHEAD_WITH_TLS = b"220 2.0.0 Go ahead with TLS\r\n"
 GOODBYE = b"221 2.0.0 Goodbye\r\n"
 OK = b"250 2.0.0 Ok\r\n"
 SENDER_OK = b"250 2.1.0 Sender ok\r\n"
@@ -24,6 +25,7 @@ TOO_MANY_ASIDES = b"421 4.7.0 Too many commands without a message; closing\r\n"
 NOT_SMTP = b"421 4.7.0 This is SMTP; closing\r\n"
 LOCAL_ERROR = b"451 4.3.0 Can't store the message now; try again later\r\n"
 TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the message to the others separately\r\n"
+NO_TLS = b"454 4.7.0 TLS is not available\r\n"
 STORAGE_FULL = b"452 4.3.1 No room to store the message; try again later\r\n"
 
 # 50x: the command itself is wrong
@@ -43,9 +45,11 @@ VRFY_SYNTAX = b"501 5.5.4 Syntax: VRFY name\r\n"
 BDAT_SYNTAX = b"501 5.5.4 Syntax: BDAT size [LAST]; without a size, data can't be told from commands: closing\r\n"
 NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
 NOT_GREETED = b"503 5.5.1 Say EHLO or HELO first\r\n"
+TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 NESTED_MAIL = b"503 5.5.1 A message is under way already\r\n"
 MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
 CHUNKS_BEGUN = b"503 5.5.1 The message has begun with BDAT; end it with BDAT LAST, or say RSET\r\n"
+TLS_FIRST = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
 UNKNOWN_PARAMETER = b"555 5.5.4 A parameter is not known here\r\n"
 
 # 55x: the command is right, the answer is no
@@ -55,6 +59,7 @@ NOT_LOCAL = b"550 5.7.1 Relaying denied: that domain is not handled here\r\n"
 TOO_LARGE = b"552 5.3.4 Message too large\r\n"
 UTF8_NOT_ASKED_FOR = b"553 5.6.7 An address beyond ASCII needs SMTPUTF8\r\n"
 NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
+OUT_OF_STEP = b"554 5.5.0 Nothing may follow STARTTLS before its reply; closing\r\n"
 
 
 class Refused(Exception):

@@ -5,6 +5,8 @@ chunk of input is done at once, and nothing of it waits but the disk. With ``fsy
 disk was busy are stored together by a worker thread (see :mod:`actors.smtp.maildir`); a client whose message is
 among them is passive until it is safe, and nobody else waits. Without ``fsync`` a message is only handed to the system,
 which takes less time than a thread would need to hear of it.
+
+At STARTTLS a client is passive too, until its handshake is done; the runtime does that, and again nobody else waits.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import msgspec
 import pykka
 
 from actors.smtp import replies
-from actors.smtp.envelope import Delivery
+from actors.smtp.envelope import Delivery, Encryption
 from actors.smtp.maildir import DeliveryFailed, Draft, Job, Maildir, MaildirUnusable
 from actors.smtp.policy import LocalDomains
 from actors.smtp.session import Session, Step
 from actors.smtp.settings import ServerSettings
 from actors.smtp.trace_fields import Trace
 from theater_tcp import ConnectionHandle, Future, TcpActor, TheaterError, Timer
+from theater_tcp.errors import InvalidArgument, PlaintextBeforeTls
 
 __all__ = ["SmtpServer"]
 
@@ -63,7 +66,7 @@ class _Client:
         self.tick = tick
         self.draft: Draft | None = None  # the message that parts were written of
         self.is_storing = False  # the worker thread has a job for it
-        self.is_paused = False  # passive until that is done
+        self.is_paused = False  # passive until that is done, or a handshake
         self.has_ended = False  # it will send nothing more
         self.is_gone = False
 
@@ -85,11 +88,15 @@ class _Stored(NamedTuple):
 class SmtpServer(TcpActor):
     """Receives mail on the listeners that it is given, and delivers it to a Maildir.
 
+    STARTTLS is offered on connections whose listener has a certificate and leaves the handshake to the actor
+    (``server_tls`` with ``auto_handshake`` off).
+
     Args:
         maildir: the folder; the other arguments are those of :class:`~actors.smtp.settings.ServerSettings`.
 
     Raises:
-        TheaterError: ``invalid``: an argument is wrong; from ``on_start`` ``io``: the folder can't be used.
+        TheaterError: ``invalid``: an argument is wrong, or ``implicit_tls`` has no certificate; from ``on_start``
+            ``io``: the folder can't be used, ``address-in-use``.
     """
 
     def __init__(
@@ -100,6 +107,8 @@ class SmtpServer(TcpActor):
         domains: list[str] | msgspec.UnsetType = msgspec.UNSET,
         fsync: bool | msgspec.UnsetType = msgspec.UNSET,
         timeout: float | msgspec.UnsetType = msgspec.UNSET,
+        require_tls: bool | msgspec.UnsetType = msgspec.UNSET,
+        implicit_tls: list[str] | msgspec.UnsetType = msgspec.UNSET,
         max_message_size: int | msgspec.UnsetType = msgspec.UNSET,
         max_recipients: int | msgspec.UnsetType = msgspec.UNSET,
         max_errors: int | msgspec.UnsetType = msgspec.UNSET,
@@ -126,9 +135,12 @@ class SmtpServer(TcpActor):
         self._maildir: Maildir
         self._batch: _Batch | None = None
         self._waiting: list[tuple[_Client, Job]] = []
+        self.injections = 0
+        """Connections that were closed because bytes came in plaintext behind STARTTLS."""
 
     def on_start(self) -> None:
-        """Open the Maildir."""
+        """Listen where TLS begins with the first byte, and open the Maildir."""
+        self._listen()
         try:
             self._maildir = Maildir(self._settings.maildir, fsync=self._settings.fsync)
         except MaildirUnusable as error:
@@ -154,11 +166,30 @@ class SmtpServer(TcpActor):
             self._timer.cancel()
         self._maildir.close()
 
+    def _listen(self) -> None:
+        tls = self.tcp.options.server_tls
+        for address in self._settings.implicit_tls:
+            if tls is None or not tls.enabled:
+                raise _WrongSettings("implicit_tls: there is no certificate for it (server_tls is not set)")
+            try:
+                self.tcp.listen(address, server_tls=msgspec.structs.replace(tls, auto_handshake=True))
+            except InvalidArgument as error:
+                raise _WrongSettings(f"implicit_tls: {error.detail}") from error
+
     # -- clients --------------------------------------------------------------------------------------------------
 
     def handle_connection(self, connection: ConnectionHandle) -> None:
         """Greet a client."""
-        session = Session(self._settings, connection.peer_address, self._policy)
+        encryption = _encryption_of(connection)
+        session = Session(
+            self._settings,
+            connection.peer_address,
+            self._policy,
+            offers_tls=connection.tls_available,
+            encryption=encryption,
+        )
+        if self._settings.require_tls and encryption is None and not connection.tls_available:
+            logger.error("%s: require_tls is set, and there is no TLS to be had", connection.local_address)
         self._clients[connection] = _Client(connection, session, self._tick)
         connection.activate()
         connection.send(session.greeting())
@@ -176,17 +207,27 @@ class SmtpServer(TcpActor):
             return
         if step.reply or session.is_in_content:  # a command that comes byte by byte has said nothing yet
             client.tick = self._tick
-        if step.delivery is None and not step.close and client.draft is None:
+        if step.delivery is None and not step.close and not step.upgrade and client.draft is None:
             if step.reply:
                 connection.send(step.reply)
         else:
             self._follow(client, step)
+
+    def on_tls(self, connection: ConnectionHandle) -> None:
+        """A client's connection has become TLS."""
+        client = self._clients[connection]
+        client.tick = self._tick
+        encryption = _encryption_of(connection)
+        assert encryption is not None, "there is no TLS after an upgrade"
+        self._follow_if_there(client, client.session.secured(encryption))
 
     def on_close(self, connection: ConnectionHandle, reason: str) -> None:
         """A client has gone; a message that it had not finished goes with it."""
         client = self._clients.get(connection)
         if client is None:
             return  # it could not be answered a moment ago
+        if reason.partition(":")[0] == PlaintextBeforeTls.kind:
+            self._tell_injection(client)
         if reason == "eof":
             client.has_ended = True
             if client.is_storing:
@@ -229,15 +270,21 @@ class SmtpServer(TcpActor):
             client.connection.send(step.reply)
         if client.draft is not None and not client.session.has_parts_out:
             self._discard(client)
+        if step.injection:
+            self._tell_injection(client)
         if step.close or client.has_ended:
             client.connection.close()
             self._forget(client)
+        elif step.upgrade:
+            client.is_paused = True
+            client.connection.set_active("passive")
+            client.connection.upgrade_to_tls_server()  # on_tls or on_close tells how it went
 
     def _follow_if_there(self, client: _Client, step: Step) -> None:
         """Follow a step outside of the client's callbacks, when the connection may have ended already."""
         try:
             self._follow(client, step)
-            if client.is_paused and not client.is_storing and not client.is_gone:
+            if client.is_paused and not (client.is_storing or client.session.is_upgrading or client.is_gone):
                 client.is_paused = False
                 client.connection.set_active("active")
         except TheaterError as error:
@@ -251,6 +298,10 @@ class SmtpServer(TcpActor):
         client.is_gone = True
         if not client.is_storing:
             self._discard(client)
+
+    def _tell_injection(self, client: _Client) -> None:
+        self.injections += 1
+        logger.warning("%s: closed, for plaintext came behind STARTTLS", client.connection.peer_address)
 
     def _look_later(self) -> None:
         self._timer = self.call_later(self._settings.timeout / _TICKS, self._look)
@@ -321,6 +372,11 @@ class SmtpServer(TcpActor):
         draft, client.draft = client.draft, None
         if draft is not None:
             draft.discard()
+
+
+def _encryption_of(connection: ConnectionHandle) -> Encryption | None:
+    info = connection.tls_info
+    return None if info is None else Encryption(info.version, info.cipher)
 
 
 def _with_name_first(message: str) -> str:

@@ -10,19 +10,25 @@ After a delivery the session waits: it keeps what it is given and answers nothin
 went, by :meth:`Session.stored` (a part), :meth:`Session.delivered` (the whole) or :meth:`Session.failed`. Each of these
 gives the next step, which may hold the next delivery, since a client may send many commands at once (RFC 2920).
 
-The same bytes give the same replies and messages however they are split. No bytes whatsoever raise.
+After a step that upgrades the session waits too, for :meth:`Session.secured`, which begins it anew (RFC 3207, 4.2).
+It executes nothing that came in plaintext behind STARTTLS: an attacker in the middle could have put it there, and what
+it did would count for the client that is authenticated afterwards. Such bytes end the session, and the step says so.
+
+The same bytes give the same replies and messages however they are split, but for that: it matters whether what follows
+STARTTLS came before its reply. No bytes whatsoever raise.
 """
 
 from __future__ import annotations
 
-import re
+from typing import Literal
 
 import msgspec
 
 from actors.smtp import replies
+from actors.smtp.commands import MAIL_ALLOWANCE, decode_command
 from actors.smtp.content import Content
 from actors.smtp.dialogue import Dialogue
-from actors.smtp.envelope import Delivery
+from actors.smtp.envelope import Delivery, Encryption
 from actors.smtp.policy import Policy
 from actors.smtp.replies import Refused
 from actors.smtp.settings import SessionSettings
@@ -31,9 +37,6 @@ from actors.smtp.transaction import Transaction
 __all__ = ["Session", "Step"]
 
 _CRLF = b"\r\n"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MAIL_ALLOWANCE = 26 + 17 + 10
-"""Octets that extensions add to a MAIL command: SIZE (RFC 1870, 3), BODY (RFC 6152, 2), SMTPUTF8 (RFC 6531, 3.1)."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -43,11 +46,15 @@ class Step(msgspec.Struct, frozen=True, gc=False):
         reply: bytes to send now; may be empty, may be several replies (RFC 2920, 3.2).
         delivery: what to store after that; the session waits until it is told how that went.
         close: whether to close the connection after that.
+        upgrade: whether the connection is to become TLS after that, as the server.
+        injection: whether it closes because bytes came in plaintext behind STARTTLS.
     """
 
     reply: bytes = b""
     delivery: Delivery | None = None
     close: bool = False
+    upgrade: bool = False
+    injection: bool = False
 
 
 _NOTHING = Step()
@@ -60,34 +67,55 @@ class Session:
         settings: the name and the limits.
         peer: the client's address, for the envelope.
         policy: says which recipients are accepted.
+        offers_tls: whether the connection can become TLS; ignored where it is.
+        encryption: that of the connection; ``None``: it is plaintext.
     """
 
     __slots__ = (
         "_chunk_left",
         "_delivery",
         "_dialogue",
+        "_encryption",
         "_errors",
         "_held",
         "_is_leaving",
         "_line_is_refused",
         "_max_line",
+        "_offers_tls",
         "_peer",
+        "_policy",
         "_replies",
         "_settings",
     )
 
-    def __init__(self, settings: SessionSettings, peer: str, policy: Policy) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        peer: str,
+        policy: Policy,
+        *,
+        offers_tls: bool = False,
+        encryption: Encryption | None = None,
+    ) -> None:
         self._settings = settings
         self._max_line = settings.max_command_line - len(_CRLF)
         self._peer = peer
-        self._dialogue = Dialogue(settings, policy)
+        self._policy = policy
+        self._offers_tls = offers_tls
+        self._is_leaving = False
+        self._begin(encryption)
+
+    def _begin(self, encryption: Encryption | None) -> None:
+        """Know nothing of the client. All that it can change is set here, so that nothing outlives an upgrade."""
+        self._encryption = encryption
+        tls: Literal["active", "offered", "unavailable"] = "offered" if self._offers_tls else "unavailable"
+        self._dialogue = Dialogue(self._settings, self._policy, tls if encryption is None else "active")
         self._replies: list[bytes] = []
         self._delivery: Delivery | None = None
         self._errors = 0
         self._held = b""  # what came and could not be used yet
         self._line_is_refused = False  # what is left of the line, up to its CR LF, is dropped
         self._chunk_left = 0
-        self._is_leaving = False
 
     def greeting(self) -> bytes:
         """The bytes to send before anything is received."""
@@ -104,6 +132,11 @@ class Session:
         """Whether the client's next bytes belong to a message."""
         return self._dialogue.mode in ("data", "chunk")
 
+    @property
+    def is_upgrading(self) -> bool:
+        """Whether the session waits for :meth:`secured`."""
+        return self._dialogue.mode == "upgrade"
+
     def receive(self, data: bytes) -> Step:
         """Take what the client sent: any bytes, split anywhere. After the step that closes they are ignored."""
         mode = self._dialogue.mode
@@ -113,9 +146,12 @@ class Session:
         if mode == "commands" and not self._held and data.find(_CRLF) == len(data) - 2 >= 0:
             # One whole command: nearly always it is this.
             reply = self._answer(data[:-2])
-            return Step(reply, None, self._dialogue.mode == "end") if reply else self._advance(b"")
+            mode = self._dialogue.mode
+            return Step(reply, None, mode == "end", mode == "upgrade") if reply else self._advance(b"")
         if mode == "end":
             return _NOTHING
+        if mode == "upgrade":
+            return self._refuse_injection() if data else _NOTHING
         if self._held:
             data = self._held + data
             self._held = b""
@@ -165,14 +201,28 @@ class Session:
             _content_of(transaction).fail(reply)
         return self._advance_held()
 
+    def secured(self, encryption: Encryption) -> Step:
+        """The connection has become TLS: the session is as new (RFC 3207, 4.2), but that no greeting is sent.
+
+        Args:
+            encryption: that of the connection.
+
+        Raises:
+            RuntimeError: no step said so.
+        """
+        if not self.is_upgrading:
+            raise RuntimeError("no upgrade is under way")
+        self._begin(encryption)
+        return self._advance_held()
+
     def time_out(self) -> Step:
         """The client was silent for too long (RFC 5321, 4.5.3.2.7)."""
         return self._leave(replies.IDLE_TOO_LONG)
 
     def shut_down(self) -> Step:
-        """The server is going down: the client is told so, at once or after the message that is coming in."""
+        """The server is going down: the client is told so, at once or after what is under way (message, upgrade)."""
         self._is_leaving = True
-        if self._delivery is not None or self._dialogue.mode == "end":
+        if self._delivery is not None or self._dialogue.mode in ("end", "upgrade"):
             return _NOTHING
         return self._advance_held()
 
@@ -196,6 +246,11 @@ class Session:
                 position = self._read_command(data, position)
             elif mode == "end":
                 break
+            elif mode == "upgrade":
+                if position < size:
+                    self._replies.pop()  # the word to go ahead
+                    return self._refuse_injection(replies.OUT_OF_STEP)
+                break
             elif mode == "data":
                 if position >= size:
                     break
@@ -209,7 +264,8 @@ class Session:
         return self._step()
 
     def _step(self) -> Step:
-        is_end = self._dialogue.mode == "end"
+        mode = self._dialogue.mode
+        is_end = mode == "end"
         collected = self._replies
         if len(collected) == 1:
             reply = collected.pop()
@@ -220,15 +276,28 @@ class Session:
             return _NOTHING
         else:
             reply = b""
-        return Step(reply, self._delivery, is_end)
+        return Step(reply, self._delivery, is_end, mode == "upgrade")
 
     def _leave(self, reply: bytes) -> Step:
-        if self._dialogue.mode == "end":
+        mode = self._dialogue.mode
+        if mode == "end":
             return _NOTHING
         self._dialogue.mode = "end"
         self._delivery = None
-        self._replies.append(reply)
+        if mode != "upgrade":  # in the middle of a handshake there is no telling
+            self._replies.append(reply)
         return self._step()
+
+    def _refuse_injection(self, reply: bytes = b"") -> Step:
+        """Bytes have come in plaintext behind STARTTLS.
+
+        Args:
+            reply: what the client is told; empty where the word to go ahead is out already.
+        """
+        self._dialogue.mode = "end"
+        if reply:
+            self._replies.append(reply)
+        return msgspec.structs.replace(self._step(), injection=True)
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -249,36 +318,12 @@ class Session:
     def _answer(self, line: bytes) -> bytes:
         """Carry out a command; the reply, which is empty where a chunk has to be read first."""
         try:
-            reply = self._dialogue.execute(self._text_of(line))
+            reply = self._dialogue.execute(decode_command(line, self._max_line))
         except Refused as refused:
             return self._refuse(refused.reply, line)
         if not reply:
             self._chunk_left = self._dialogue.chunk_size
         return reply
-
-    def _text_of(self, line: bytes) -> str:
-        """The text of a line, where it may be a command at all.
-
-        Raises:
-            Refused: otherwise.
-        """
-        text: str | None
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            text = None
-        if text is not None and len(line) <= self._max_line and text.isprintable():
-            return text  # nearly every one
-        if b"\r" in line or b"\n" in line:
-            raise Refused(replies.BARE_NEWLINE_IN_COMMAND)
-        allowance = _MAIL_ALLOWANCE if line[:5].upper() == b"MAIL " else 0
-        if len(line) > self._max_line + allowance:
-            raise Refused(replies.COMMAND_TOO_LONG)
-        if text is None:
-            raise Refused(replies.NOT_UTF8)
-        if _CONTROL.search(text):
-            raise Refused(replies.CONTROL_IN_COMMAND)
-        return text
 
     def _hold_line(self, begin: bytes) -> None:
         """Hold what came of a line: never more of it than tells that it is too long."""
@@ -289,7 +334,7 @@ class Session:
             # what another host takes for one line is never two here (RFC 5321, 2.3.8).
             self._line_is_refused = True
             self._replies.append(self._refuse(replies.BARE_NEWLINE_IN_COMMAND, begin))
-        self._held = begin[: self._max_line + _MAIL_ALLOWANCE + 1] + pending
+        self._held = begin[: self._max_line + MAIL_ALLOWANCE + 1] + pending
 
     def _refuse(self, reply: bytes, line: bytes = b"") -> bytes:
         """Count a refused command.
@@ -360,7 +405,7 @@ class Session:
 
     def _hand_over(self, transaction: Transaction, content: Content, *, complete: bool) -> None:
         dialogue = self._dialogue
-        envelope = transaction.seal(dialogue.helo, self._peer, is_extended=dialogue.is_extended)
+        envelope = transaction.seal(dialogue.helo, self._peer, self._encryption, is_extended=dialogue.is_extended)
         self._delivery = Delivery(envelope, content.take(), complete)
 
     def _end_delivery(self, *, complete: bool) -> Transaction:

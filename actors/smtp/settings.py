@@ -19,11 +19,12 @@ _HOSTNAME = re.compile(
 
 
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """The name and the limits of a receiving session. The lower bounds are those of RFC 5321, 4.5.3.1.
+    """The name, the limits and the rules of a receiving session. The lower bounds are those of RFC 5321, 4.5.3.1.
 
     Args:
         hostname: the server's own name, in the greeting and in Received fields.
         domains: the domains whose mail is accepted; ``*`` for every one. Left out: the hostname alone.
+        require_tls: whether a client gets on only after STARTTLS, or over TLS from the first byte (RFC 3207, 4).
         max_message_size: octets of a message, line ends counted as CR LF (RFC 1870); announced as SIZE.
         max_recipients: recipients of one message; the ones beyond are told to come again (452).
         max_errors: refused commands (5xx) since the last accepted message, until the connection is closed (421).
@@ -36,6 +37,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     hostname: str = "localhost"
     domains: tuple[str, ...] = ()
+    require_tls: bool = False
     max_message_size: Annotated[int, msgspec.Meta(ge=65_536)] = 26_214_400
     max_recipients: Annotated[int, msgspec.Meta(ge=100)] = 1000
     max_errors: Annotated[int, msgspec.Meta(ge=1)] = 20
@@ -61,6 +63,14 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @cached_property
     def ehlo_reply(self) -> bytes:
         """The reply to EHLO, with the extensions."""
+        return self._ehlo_reply()
+
+    @cached_property
+    def ehlo_reply_before_tls(self) -> bytes:
+        """The same, and STARTTLS (RFC 3207)."""
+        return self._ehlo_reply("STARTTLS")
+
+    def _ehlo_reply(self, *more: str) -> bytes:
         lines = (
             self.hostname,
             "PIPELINING",  # RFC 2920
@@ -69,6 +79,7 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "SMTPUTF8",  # RFC 6531
             "ENHANCEDSTATUSCODES",  # RFC 2034
             "CHUNKING",  # RFC 3030
+            *more,
             "HELP",
         )
         return b"".join(f"250{' ' if line is lines[-1] else '-'}{line}\r\n".encode() for line in lines)
@@ -82,8 +93,11 @@ class ServerSettings(SessionSettings, frozen=True, kw_only=True, forbid_unknown_
         fsync: whether a message is forced to the disk before it is acknowledged. Without it a message outlives the
             end of the process, but not that of the machine.
         timeout: seconds that a client may stay silent (RFC 5321, 4.5.3.2.7).
+        implicit_tls: addresses to listen at where TLS begins with the first byte (RFC 8314, 3.3), beside the listeners
+            that the server is given.
     """
 
     maildir: Annotated[str, msgspec.Meta(min_length=1)]
     fsync: bool = True
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    implicit_tls: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ class Trace:
 
         Return-Path comes first (RFC 5321, 4.4). Then one Delivered-To (RFC 9228) for each recipient, for the mailbox is
         one for all. Received names a recipient only where it is the only one, as its readers need not know the
-        others (RFC 5321, 7.6).
+        others (RFC 5321, 7.6). How the connection was encrypted stands in a comment.
 
         Args:
             envelope: of the message.
@@ -36,6 +36,9 @@ class Trace:
         lines = [f"Return-Path: <{envelope.sender}>"]
         lines += [f"Delivered-To: {recipient}" for recipient in recipients]
         lines.append(f"Received: from {envelope.helo} ({_tcp_info(envelope.peer)})")
+        encryption = envelope.encryption
+        if encryption is not None:
+            lines.append(f"\t(version={encryption.version} cipher={encryption.cipher})")
         whom = f"\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
         lines.append(f"\tby {self._hostname} with {envelope.protocol} id {identifier}{whom};")
         lines.append(f"\t{self._format_date(int(now_s))}\n")

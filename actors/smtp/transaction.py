@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.smtp.content import Content
-from actors.smtp.envelope import Envelope
+from actors.smtp.envelope import Encryption, Envelope
 
 __all__ = ["Transaction"]
 
@@ -27,17 +27,19 @@ class Transaction:
         self.envelope: Envelope | None = None
         """Made when the message, or its first part, is handed over."""
 
-    def seal(self, helo: str, peer: str, *, is_extended: bool) -> Envelope:
+    def seal(self, helo: str, peer: str, encryption: Encryption | None, *, is_extended: bool) -> Envelope:
         """The envelope; no recipient is added any more.
 
         Args:
             helo: the name that the client gave itself.
             peer: its address.
+            encryption: that of its connection.
             is_extended: whether it said EHLO.
         """
         if self.envelope is None:
             protocol = "UTF8SMTP" if self.is_utf8 else "ESMTP" if is_extended else "SMTP"
-            self.envelope = Envelope(
-                self.sender, tuple(dict.fromkeys(self.recipients)), helo, peer, protocol, self.body
-            )
+            if encryption is not None and is_extended:  # there is no name for the other (RFC 3848)
+                protocol += "S"
+            recipients = tuple(dict.fromkeys(self.recipients))
+            self.envelope = Envelope(self.sender, recipients, helo, peer, protocol, self.body, encryption)
         return self.envelope

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.catalogue import OURS, Peer
+from benchmarks.catalogue import OURS
 from benchmarks.comparison import Column, Comparison, Figures, take_turns
 from benchmarks.load import HeldConnections, Load, run_load
 from benchmarks.plan import Plan
 from benchmarks.server import Server, ServerFailed
 from benchmarks.suites.traffic import CHURN, CPU, ECHO, preparation_s
 
-__all__ = ["BESIDE", "beside_idle", "idle"]
+__all__ = ["BESIDE", "MEMORY", "MEMORY_ROUNDS", "beside_idle", "idle", "memory"]
 
 BESIDE = " beside idle"
 """What is appended to a server's name where it has the idle connections."""
@@ -21,7 +21,18 @@ BESIDE = " beside idle"
 _IDLE = 10_000
 _BESIDE = 18_000
 _BESIDE_PEERS = (OURS, "uvloop", "asyncio")
-_MEMORY_ROUNDS = 2
+
+MEMORY_ROUNDS = 2
+"""Rounds in which memory is measured; it hardly varies."""
+
+MEMORY = (
+    Column("rss_kib", "RSS KiB each", 2),
+    Column("pss_kib", "PSS KiB each", 2),
+    Column("base_mib", "RSS MiB before", 1),
+    Column("open_s", "s to open all", 1),
+    Column("dropped", "dropped", 0),
+)
+"""What a table of memory shows."""
 
 
 def idle(plan: Plan) -> Iterator[Comparison]:
@@ -29,26 +40,27 @@ def idle(plan: Plan) -> Iterator[Comparison]:
     count = plan.connections(_IDLE)
     about = f"server's memory for each of {count} idle connections, each of which has echoed one message of 64 B"
     plan.say(f"idle: {about}")
-    columns = (
-        Column("rss_kib", "RSS KiB each", 2),
-        Column("pss_kib", "PSS KiB each", 2),
-        Column("base_mib", "RSS MiB before", 1),
-        Column("open_s", "s to open all", 1),
-        Column("dropped", "dropped", 0),
-    )
-    measures = {peer.name: _memory(peer, count) for peer in plan.peers}
-    rounds, failures = take_turns(measures, min(plan.rounds, _MEMORY_ROUNDS))
-    yield Comparison("idle", f"{count} connections", about, "rss_kib", columns, rounds, failures=failures)
+    measures = {peer.name: memory(peer.name, peer.command, count) for peer in plan.peers}
+    rounds, failures = take_turns(measures, min(plan.rounds, MEMORY_ROUNDS))
+    yield Comparison("idle", f"{count} connections", about, "rss_kib", MEMORY, rounds, failures=failures)
 
 
-def _memory(peer: Peer, count: int) -> Callable[[], Figures]:
-    first = Load("first", "a few connections, so that everything is loaded before the memory is read", "echo", 10)
+def memory(name: str, command: Sequence[str], count: int, tls: str = "") -> Callable[[], Figures]:
+    """What measures once how much memory a server has for each idle connection.
+
+    Args:
+        name: what messages call the server.
+        command: program and arguments.
+        count: how many connections.
+        tls: how TLS begins, as :class:`~benchmarks.load.Load` has it; empty without TLS.
+    """
+    first = Load("first", "a few connections, so that everything is loaded before memory is read", "echo", 10, tls=tls)
 
     def measure() -> Figures:
-        with Server(peer.name, peer.command) as server:
+        with Server(name, command) as server:
             run_load(server, first, seconds=0.1)
             before, begun = server.memory(), time.monotonic()
-            with HeldConnections(server, count) as held:
+            with HeldConnections(server, count, tls) as held:
                 opened = time.monotonic()
                 after = server.memory()
         return {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from actors.smtp import Envelope, LocalDomains, Session, SessionSettings, Step
+from actors.smtp import Encryption, Envelope, LocalDomains, Session, SessionSettings, Step
 
 PEER = "192.0.2.7:40000"
 SETTINGS = SessionSettings(hostname="mx.example.org", domains=("example.org",))
 GREETED = b"EHLO client.example.net\r\n"
 ENVELOPE = b"MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\n"
+ENCRYPTION = Encryption("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
 
 class Client:
@@ -18,14 +19,26 @@ class Client:
     Args:
         settings: of the session.
         refuse_with: the reply of a store that refuses everything; ``None``: it takes everything.
+        offers_tls, encryption: see :class:`~actors.smtp.session.Session`.
     """
 
-    def __init__(self, settings: SessionSettings = SETTINGS, refuse_with: bytes | None = None) -> None:
-        self.session = Session(settings, PEER, LocalDomains(settings.domains))
+    def __init__(
+        self,
+        settings: SessionSettings = SETTINGS,
+        refuse_with: bytes | None = None,
+        *,
+        offers_tls: bool = False,
+        encryption: Encryption | None = None,
+    ) -> None:
+        self.session = Session(
+            settings, PEER, LocalDomains(settings.domains), offers_tls=offers_tls, encryption=encryption
+        )
         self.output = b""
         self.messages: list[tuple[Envelope, bytes]] = []
         self.parts: list[bytes] = []
         self.is_closed = False
+        self.is_upgrading = False
+        self.has_injected = False
         self._refuse_with = refuse_with
 
     def send(self, data: bytes) -> bytes:
@@ -38,11 +51,19 @@ class Client:
         while True:
             self.output += step.reply
             self.is_closed |= step.close
+            self.is_upgrading |= step.upgrade
+            self.has_injected |= step.injection
             if step.delivery is None:
                 if self.parts and not self.session.has_parts_out:
                     self.parts.clear()
                 return self.output[before:]
             step = self._store(step)
+
+    def upgrade(self) -> bytes:
+        """The handshake is done; what is said at once then."""
+        assert self.is_upgrading
+        self.is_upgrading = False
+        return self.follow(self.session.secured(ENCRYPTION))
 
     def _store(self, step: Step) -> Step:
         assert step.delivery is not None

@@ -35,6 +35,8 @@ def test_all_but_the_maildir_has_a_default() -> None:
         ("maildir", ""),
         ("maildir", None),
         ("fsync", "yes"),
+        ("require_tls", "yes"),
+        ("implicit_tls", "127.0.0.1:2465"),
         ("domains", "example.org"),
         ("hostname", ""),
         ("hostname", "two words"),

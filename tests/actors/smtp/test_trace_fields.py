@@ -8,7 +8,7 @@ import email.utils
 
 import pytest
 
-from actors.smtp import Envelope
+from actors.smtp import Encryption, Envelope
 from actors.smtp.trace_fields import Trace
 
 NOW_S = 1_700_000_000.9
@@ -68,8 +68,18 @@ def test_the_address_of_the_client_is_an_address_literal(peer: str, expected: st
     assert lines_of(peer=peer)[2] == f"Received: from client.example.net ({expected})"
 
 
-def test_a_reader_of_mail_understands_the_fields() -> None:
-    fields = Trace("mx.example.org").fields(envelope(), "17M1", NOW_S)
+def test_how_the_connection_was_encrypted_stands_in_a_comment() -> None:
+    lines = lines_of(encryption=Encryption("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"), protocol="ESMTPS")
+    assert lines[2:5] == [
+        "Received: from client.example.net ([192.0.2.7])",
+        "\t(version=TLSv1.2 cipher=ECDHE-ECDSA-AES256-GCM-SHA384)",
+        "\tby mx.example.org with ESMTPS id 17M1",
+    ]
+
+
+@pytest.mark.parametrize("encryption", [None, Encryption("TLSv1.3", "TLS_AES_256_GCM_SHA384")], ids=["plain", "tls"])
+def test_a_reader_of_mail_understands_the_fields(encryption: Encryption | None) -> None:
+    fields = Trace("mx.example.org").fields(envelope(encryption=encryption), "17M1", NOW_S)
     message = email.message_from_bytes(fields + b"Subject: hi\n\nhello\n", policy=email.policy.default)
     assert message.keys() == ["Return-Path", "Delivered-To", "Received", "Subject"]
     assert message.get_content() == "hello\n"
