@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,19 +13,23 @@ import typer
 from rich.console import Console
 
 from benchmarks.catalogue import PEERS, choose
+from benchmarks.certificate import Certificate
 from benchmarks.comparison import Comparison
 from benchmarks.plan import Plan
-from benchmarks.programs import BuildFailed, build
+from benchmarks.programs import BuildFailed, build, build_tls
 from benchmarks.reach import judge
 from benchmarks.report import Bystanders, machine, print_comparison, print_outcomes, write
 from benchmarks.servers.launch import raise_descriptor_limit
 from benchmarks.suites.actors import actors
+from benchmarks.suites.handshakes import handshakes
 from benchmarks.suites.idle import beside_idle, idle
 from benchmarks.suites.messages import messages
 from benchmarks.suites.smtp import smtp
+from benchmarks.suites.smtp_tls import smtp_tls
+from benchmarks.suites.tls import tls, tls_idle
 from benchmarks.suites.traffic import bulk, churn, echo
 
-__all__ = ["SUITES", "main", "run"]
+__all__ = ["SECURE", "SUITES", "main", "run"]
 
 SUITES: dict[str, Callable[[Plan], Iterator[Comparison]]] = {
     "echo": echo,
@@ -35,8 +40,15 @@ SUITES: dict[str, Callable[[Plan], Iterator[Comparison]]] = {
     "messages": messages,
     "actors": actors,
     "smtp": smtp,
+    "tls": tls,
+    "tls-idle": tls_idle,
+    "handshakes": handshakes,
+    "smtp-tls": smtp_tls,
 }
 """What can be measured, in the order in which it is."""
+
+SECURE = {"tls", "tls-idle", "handshakes", "smtp-tls"}
+"""What needs the load generator that speaks TLS, and a certificate."""
 
 
 def run(
@@ -76,12 +88,19 @@ def run(
     console.print(f"open descriptors: got {descriptors}, so up to {plan.connections(10**6)} connections\n", style="dim")
 
     begun, bystanders, comparisons = time.monotonic(), Bystanders(), []
-    for name in [name for name in SUITES if name in wanted]:
-        for comparison in SUITES[name](plan):
-            comparisons.append(comparison)
-            print_comparison(console, comparison)
-            if json is not None:
-                write(json, plan, comparisons, about)
+    with contextlib.ExitStack() as stack:
+        if SECURE & set(wanted):
+            try:
+                build_tls()
+                plan.certificate = stack.enter_context(Certificate.issued())
+            except BuildFailed as error:
+                plan.missing[", ".join(name for name in SUITES if name in SECURE & set(wanted))] = str(error)
+        for name in [name for name in SUITES if name in wanted]:
+            for comparison in SUITES[name](plan):
+                comparisons.append(comparison)
+                print_comparison(console, comparison)
+                if json is not None:
+                    write(json, plan, comparisons, about)
     print_outcomes(console, judge(comparisons))
     for name, reason in plan.missing.items():
         console.print(f"{name} did not take part: {reason}", style="red")

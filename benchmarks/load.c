@@ -15,7 +15,8 @@
  * mail   churn where the message is a mail of BYTES bytes, and the server speaks SMTP.
  *
  * How it measures. A run opens its connections, warms up, measures, and ends. It goes on from opening when every
- * connection has echoed a first message, so connecting is never part of an echo figure. At both ends of the measured
+ * connection has echoed a first message, so connecting is never part of an echo figure, or when every slot has seen a
+ * life. It measures for the seconds it was told, and until there is an operation. At both ends of the measured
  * stretch the CPU clocks of the processes named by --cpu-of are read (nanoseconds, threads that ended included), and at
  * the same instants the count of operations: server CPU for each operation needs no other bookkeeping. Lives that are
  * under way at the end go on to their own end, uncounted. The answer is one line of JSON; times in it are microseconds
@@ -52,7 +53,7 @@
 enum { EVENTS = 1024, READ_SIZE = 1 << 18, READS_IN_A_TURN = 8 };
 enum { MAX_UNPROVEN = 256 };            /* below every server's backlog: a dropped SYN costs a second */
 enum { SOURCE_ADDRESSES = 64, MAX_WATCHED = 8, MAX_ERRORS = 1000 };
-static const double OPENING_LIMIT_S = 120, ENDING_LIMIT_S = 5;
+static const double OPENING_LIMIT_S = 120, PATIENCE_S = 5, ENDING_LIMIT_S = 5;
 
 /* ---------------------------------------------------------------------------------------------- options, counters */
 
@@ -69,7 +70,7 @@ struct cpu_reading { double own_us, watched_us; };
 
 static struct {
     enum { OPENING, WARMING, MEASURING, ENDING, OVER } stage;
-    int launched, unproven, proven, alive;
+    int launched, unproven, proven, alive, lived;
     uint64_t stage_ends, measured_from, measured_to;
     struct cpu_reading cpu_from, cpu_to;
     uint64_t operations, lives, bytes, errors;
@@ -217,6 +218,8 @@ static void receive_some(struct stream *s) {
         if (n == 0 && s->phase == FINISHING) {          /* the end of a life */
             if (run.stage == MEASURING) { run.operations++; note_latency(now_ns() - s->opened_at); }
             run.lives++;
+            run.lived += !s->lived;
+            s->lived = true;
             prove(s);
             end_stream(s, NULL);
             return;
@@ -293,7 +296,7 @@ static const struct scenario scenarios[] = {
 static void next_stage(struct stream *streams, uint64_t t) {
     switch (run.stage) {
     case OPENING:
-        if (run.launched == options.connections && (run.unproven == 0 || scenario->reopens)) {
+        if (run.launched == options.connections && (scenario->reopens ? run.lived == run.launched : !run.unproven)) {
             run.stage = scenario->holds ? OVER : WARMING;
             run.stage_ends = t + (uint64_t)(options.warmup * 1e9);
             if (!scenario->single)
@@ -308,15 +311,16 @@ static void next_stage(struct stream *streams, uint64_t t) {
     case WARMING:
         if (t < run.stage_ends) break;
         run.stage = MEASURING;
-        transport->measure();
+        transport->measure(true);
         run.cpu_from = read_cpu();
         run.measured_from = now_ns();
         run.stage_ends = run.measured_from + (uint64_t)(options.seconds * 1e9);
         break;
     case MEASURING:
-        if (t < run.stage_ends) break;
+        if (t < run.stage_ends || (run.operations == 0 && t < run.stage_ends + (uint64_t)(PATIENCE_S * 1e9))) break;
         run.cpu_to = read_cpu();
         run.measured_to = now_ns();
+        transport->measure(false);
         run.stage = scenario->reopens ? ENDING : OVER;
         run.stage_ends = run.measured_to + (uint64_t)(ENDING_LIMIT_S * 1e9);
         break;

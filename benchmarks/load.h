@@ -35,6 +35,7 @@ struct stream {
     enum { IDLE, CONNECTING, SECURING, OPEN, FINISHING } phase;
     uint32_t interest;                  /* what epoll watches for */
     bool proven;                        /* its first message has come back */
+    bool lived;                         /* a life has ended here */
     uint64_t sent, received;            /* bytes on this connection */
     uint64_t opened_at;
     uint64_t *begun;                    /* when each message on its way was begun: a ring of `window` */
@@ -54,7 +55,7 @@ struct transport {
     bool (*holds)(struct stream *);     /* has bytes that epoll does not know of */
     void (*finish)(struct stream *);    /* half-close */
     void (*release)(struct stream *);   /* before the close */
-    void (*measure)(void);              /* the measured stretch begins: its counters start at 0 */
+    void (*measure)(bool begins);       /* the measured stretch begins, or has ended: counters are of that */
     void (*summary)(FILE *);            /* its part of the result: JSON, begun by a comma */
 };
 

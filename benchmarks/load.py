@@ -63,7 +63,7 @@ class Agreement(msgspec.Struct, frozen=True):
         version, cipher, group: of all handshakes; empty where there was none.
         handshakes: how many there were.
         resumed: how many of them resumed a session.
-        tickets: session tickets that the server sent.
+        tickets: session tickets that the server sent over connections that ended.
         truncated: connections that the server ended without close_notify.
     """
 
@@ -102,7 +102,7 @@ class LoadResult(msgspec.Struct, frozen=True):
     def figures(self) -> dict[str, float]:
         """The run in the figures that a comparison keeps: CPU for each operation first."""
         operations = max(self.operations, 1)
-        shaken = {} if self.tls is None else {"tickets": self.tls.tickets / max(self.tls.handshakes, 1)}
+        shaken = {} if self.tls is None else {"tickets": self.tls.tickets / operations}
         return shaken | {
             "cpu_us": self.server_cpu_us / operations,
             "per_cpu_second": 1e6 * operations / max(self.server_cpu_us, 1e-9),

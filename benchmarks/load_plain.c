@@ -26,7 +26,7 @@ static void finish_plain(struct stream *s) { shutdown(s->fd, SHUT_WR); }
 
 static void nothing_to_release(struct stream *s) { (void)s; }
 
-static void nothing_to_count(void) {}
+static void nothing_to_count(bool begins) { (void)begins; }
 
 static void nothing_to_tell(FILE *to) { (void)to; }
 

@@ -5,9 +5,9 @@
  *   --ca FILE              verify the server's certificate, for the name "localhost"
  *
  * Everything that decides what a handshake costs is fixed here, so no server can choose a cheaper one: version 1.3, the
- * cipher TLS_AES_256_GCM_SHA384, X25519, ECDSA with P-256. What was negotiated stands in the result nevertheless, with
- * the handshakes of the measured stretch, how many of them resumed a session, the tickets that came, and how many
- * connections ended without close_notify.
+ * cipher TLS_AES_256_GCM_SHA384, X25519, ECDSA with P-256. What was negotiated stands in the result nevertheless. Of the
+ * measured stretch there are the handshakes, how many of them resumed a session, the tickets that came over connections
+ * that ended, and how many of these ended without close_notify.
  */
 #include <errno.h>
 #include <openssl/err.h>
@@ -26,6 +26,7 @@ enum { READ_AHEAD = 1 << 16 };
 struct session {
     SSL *ssl;                           /* NULL: no handshake was begun */
     SSL_SESSION *ticket;                /* the last that came; it outlives the connection */
+    unsigned tickets;                   /* how many came over this connection */
     bool cut;                           /* the stream has ended without close_notify */
 };
 
@@ -33,7 +34,7 @@ static SSL_CTX *context;
 static const struct exchange *upgrade;  /* the dialogue before the handshake; NULL: none */
 static const char *ca;
 static bool resume;
-static struct { uint64_t handshakes, resumed, tickets, truncated; } counted;
+static struct counts { uint64_t handshakes, resumed, tickets, truncated; } counted, measured;
 static char negotiated[160];
 
 static const struct option tls_options[] = {{"starttls", 1, 0, 'T'}, {"resume", 0, 0, 'R'}, {"ca", 1, 0, 'A'}, {0}};
@@ -48,7 +49,7 @@ static bool tls_option(int c, const char *value) {
 static int keep_ticket(SSL *ssl, SSL_SESSION *ticket) {
     struct stream *s = SSL_get_app_data(ssl);
     struct session *session = s->session;
-    counted.tickets++;
+    session->tickets++;
     SSL_SESSION_free(session->ticket);
     session->ticket = ticket;
     return 1;                           /* the reference is ours */
@@ -65,12 +66,14 @@ static void start_tls(void) {
     SSL_CTX_sess_set_new_cb(context, keep_ticket);
     bool fine = SSL_CTX_set_ciphersuites(context, SUITES) && SSL_CTX_set1_groups_list(context, GROUPS) &&
                 SSL_CTX_set1_sigalgs_list(context, SIGNATURES);
-    if (ca) {
-        fine = fine && SSL_CTX_load_verify_file(context, ca);
-        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-    }
     if (!fine) {
-        fprintf(stderr, "load: OpenSSL: %s\n", ERR_reason_error_string(ERR_get_error()));
+        fprintf(stderr, "load: this OpenSSL lacks one of %s, %s, %s\n", SUITES, GROUPS, SIGNATURES);
+        exit(1);
+    }
+    if (!ca) return;
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    if (!SSL_CTX_load_verify_file(context, ca)) {
+        fprintf(stderr, "load: %s has no certificate that can be read\n", ca);
         exit(1);
     }
 }
@@ -92,7 +95,7 @@ static int outcome(struct stream *s, int returned) {
             counted.truncated++;
             return 0;
         }
-        because(ERR_reason_error_string(error));
+        because(ERR_reason_error_string(error) ? ERR_reason_error_string(error) : "TLS failed");
         return FAILED;
     default:
         return FAILED;
@@ -171,19 +174,22 @@ static void finish_tls(struct stream *s) {
 static void release_tls(struct stream *s) {
     struct session *session = s->session;
     if (!session) return;
+    counted.tickets += session->tickets;
     SSL_free(session->ssl);
-    session->ssl = NULL;
-    session->cut = false;
+    *session = (struct session){.ticket = session->ticket};
 }
 
-static void measure_tls(void) { memset(&counted, 0, sizeof counted); }
+static void measure_tls(bool begins) {
+    if (!begins) measured = counted;
+    counted = (struct counts){0};
+}
 
 static void tell_tls(FILE *to) {
     fprintf(to, ", \"tls\": {%s%s\"library\": \"%s\", \"handshakes\": %llu, \"resumed\": %llu, \"tickets\": %llu, "
                 "\"truncated\": %llu}",
             negotiated, *negotiated ? ", " : "", OpenSSL_version(OPENSSL_VERSION),
-            (unsigned long long)counted.handshakes, (unsigned long long)counted.resumed,
-            (unsigned long long)counted.tickets, (unsigned long long)counted.truncated);
+            (unsigned long long)measured.handshakes, (unsigned long long)measured.resumed,
+            (unsigned long long)measured.tickets, (unsigned long long)measured.truncated);
 }
 
 const struct transport tls = {

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["BUILD", "LOAD", "LOAD_TLS", "ROOT", "BuildFailed", "build", "build_tls"]
+__all__ = ["BUILD", "LOAD", "LOAD_TLS", "ROOT", "BuildFailed", "build", "build_tls", "missing_headers"]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds ``benchmarks`` and ``theater_tcp``."""
@@ -50,12 +50,19 @@ def build_tls() -> None:
         BuildFailed: there is no C compiler, OpenSSL's headers are missing, or a source does not compile.
     """
     compiler = _compiler()
-    probe = subprocess.run(
-        [*compiler, "-E", "-x", "c", "-"], input="#include <openssl/ssl.h>", capture_output=True, text=True, check=False
-    )
-    if probe.returncode:
-        raise BuildFailed("OpenSSL's headers are not installed (Debian: libssl-dev)")
+    if missing := missing_headers():
+        raise BuildFailed(f"OpenSSL's headers are not installed (Debian: {missing})")
     _make([*_LOAD_SOURCES, _SOURCES / "load_tls.c"], LOAD_TLS, [*compiler, "-DTRANSPORT=tls"], ["-lssl", "-lcrypto"])
+
+
+def missing_headers() -> str:
+    """The Debian package that has OpenSSL's headers, if they are missing; empty also without a compiler to ask."""
+    try:
+        probe = [*_compiler(), "-E", "-x", "c", "-"]
+    except BuildFailed:
+        return ""
+    done = subprocess.run(probe, input="#include <openssl/ssl.h>\n", capture_output=True, text=True, check=False)
+    return "libssl-dev" if done.returncode else ""
 
 
 def _compiler() -> list[str]:

@@ -10,8 +10,11 @@ import msgspec
 from benchmarks.catalogue import OURS
 from benchmarks.comparison import Comparison
 from benchmarks.suites.actors import BESIDE_FEW, BESIDE_MANY, CASES, LIVE
+from benchmarks.suites.handshakes import FULL, FULL_ONES, RESUMED, UPGRADE, UPGRADED
 from benchmarks.suites.idle import BESIDE
 from benchmarks.suites.smtp import AIOSMTPD, OURS_FSYNC
+from benchmarks.suites.smtp_tls import BEYOND
+from benchmarks.suites.tls import BARE, TLS_BULK, TLS_ECHO
 
 __all__ = ["GOALS", "Goal", "Outcome", "judge"]
 
@@ -68,8 +71,8 @@ class Outcome(msgspec.Struct, frozen=True):
         return f"{self.suite}, {self.case}: {self.goal}: {shown} {'yes' if self.met else 'NO'}"
 
 
-def _times(suite: str, peer: str, bound: float) -> Goal:
-    return Goal(suite, f"reach {{}} × {peer}", bound, contestant=peer, other=OURS)
+def _times(suite: str, peer: str, bound: float, case: str = "") -> Goal:
+    return Goal(suite, f"reach {{}} × {peer}", bound, contestant=peer, other=OURS, case=case)
 
 
 GOALS = (
@@ -91,6 +94,15 @@ GOALS = (
     Goal("actors", "reach {} live connections, each an actor", 19_000, figure="actors", case=LIVE),
     Goal("smtp", f"reach {{}} × {AIOSMTPD}, without fsync", 8, contestant=AIOSMTPD, other=OURS),
     Goal("smtp", f"reach {{}} × {AIOSMTPD}, with fsync", 5, contestant=AIOSMTPD, other=OURS_FSYNC),
+    _times("tls", "asyncio", 2, TLS_ECHO.name),
+    _times("tls", "uvloop", 1, TLS_ECHO.name),
+    _times("tls", "asyncio", 1, TLS_BULK.name),
+    _times("tls", "uvloop", 0.95, TLS_BULK.name),
+    _times("handshakes", "raw", 0.8, FULL),
+    Goal("handshakes", "reach {} × the full ones", 1.15, contestant=FULL_ONES, other=OURS, case=RESUMED),
+    Goal("handshakes", "reach at most {} × one at accept", 1.1, True, OURS + UPGRADED, OURS, case=UPGRADE),
+    Goal("tls-idle", "reach at most {} × a bare SSLObject", 1.2, True, OURS, BARE),
+    Goal("smtp-tls", f"reach {{}} × {AIOSMTPD} beyond the handshake", 3, False, AIOSMTPD, OURS, BEYOND),
 )
 """The goals. A goal of ``0.78 × uvloop`` is met where uvloop's cost divided by ours is at least 0.78."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def machine(descriptors: int) -> dict[str, str]:
         "cpu": f"{len(os.sched_getaffinity(0))} × {cpu}",
         "kernel": platform.release(),
         "python": sys.version.split()[0],
+        "openssl": ssl.OPENSSL_VERSION,
         "load": " ".join(_lines("/proc/loadavg")[0].split()[:3]),
         "descriptors": str(descriptors),
     }
@@ -112,7 +114,7 @@ def _ratio_heading(comparison: Comparison) -> str:
     others = set(comparison.against.values()) - set(comparison.rounds) or set(comparison.against.values())
     if not comparison.against:
         return "÷ ours"
-    return f"÷ {others.pop()}" if len(others) == 1 else "÷ alone"
+    return f"÷ {others.pop()}" if len(others) == 1 else "÷ without"
 
 
 def _ratio(comparison: Comparison, name: str) -> tuple[str, str]:

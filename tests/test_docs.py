@@ -101,11 +101,31 @@ def parametrized_by(programs: list[Program]) -> pytest.MarkDecorator:
 # -- programs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def development_certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``certs``, as the command makes it that the pages name."""
+    folder = tmp_path_factory.mktemp("development")
+    command = [sys.executable, "-m", "theater_tcp", "certs", "dev"]
+    subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        timeout=TIMEOUT,
+    )
+    return folder / "certs"
+
+
 @parametrized_by([program for program in PROGRAMS if program.is_whole and not program.serves])
-def test_a_program_in_the_docs_runs_and_prints_what_stands_below_it(program: Program, tmp_path: Path) -> None:
+def test_a_program_in_the_docs_runs_and_prints_what_stands_below_it(
+    program: Program, tmp_path: Path, development_certificates: Path
+) -> None:
     file = tmp_path / "program.py"
     file.write_text(program.code, encoding="utf-8")
-    # In an empty folder, and without complaints: a warning or a line in the log would be on stderr.
+    if "certs/" in program.code:
+        (tmp_path / "certs").symlink_to(development_certificates)
+    # In a folder with nothing else, and without complaints: a warning or a line in the log would be on stderr.
     ended = subprocess.run(
         [sys.executable, "-W", "error", file.name],
         cwd=tmp_path,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pykka
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +33,10 @@ from theater_tcp.manifest import (
     runtime_settings,
 )
 from theater_tcp.settings import ListenOptions, Options, Settings
+from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
+
+if TYPE_CHECKING:
+    from tests.certificates_fixture import Certificates
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -190,11 +202,13 @@ def test_every_setting_of_the_runtime_is_a_key(write: Write) -> None:
         assert load(write(GOOD), [(f"runtime.{name}", 7)]).runtime == {name: 7}
 
 
-def test_the_manifests_of_the_example_actors_are_right() -> None:
+def test_the_manifests_of_the_example_actors_are_right(certificates: Certificates) -> None:
     files = sorted((ROOT / "actors").glob("*/*.yaml"))
     assert ROOT / "actors" / "echo" / "echo.yaml" in files
+    own = [("tcp.server_tls.cert", certificates.server.cert), ("tcp.server_tls.key", certificates.server.key)]
     for file in files:
-        assert load(file).listen
+        # Their certificates are made by who runs them.
+        assert load(file, own if "server_tls" in file.read_text(encoding="utf-8") else []).listen
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -357,10 +371,217 @@ def test_name_and_python_are_needed(write: Write) -> None:
     assert problems(write("init: {}")) == ["m.yaml: name: is missing", "m.yaml: python: is missing"]
 
 
-def test_options_that_apply_to_nothing_are_refused(write: Write) -> None:
-    assert only(write("name: p\npython: actors_here:Plain\ntcp: {nodelay: true}\n")) == (
-        "m.yaml:3: tcp.nodelay: applies to nothing, since tcp.listen names no address"
+def test_an_actor_that_listens_nowhere_may_have_options_for_what_it_opens_by_itself(write: Write) -> None:
+    manifest = load(write("name: p\npython: actors_here:Plain\ntcp: {nodelay: false}\n"))
+    assert (manifest.listen, manifest.options) == ((), {"nodelay": False})
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+SECURE = """
+name: mail
+python: actors_here:Server
+init: {hostname: mx.example.org}
+tcp:
+  listen: ["127.0.0.1:2525"]
+  server_tls:
+    cert: tls/server.pem
+    key: tls/server.key
+    min_version: 1.2
+    alpn: [smtp]
+    reload: 30 s
+    sni:
+      other.example.org:
+        cert: tls/other.pem
+        key: tls/other.key
+  client_tls:
+    ca_cert: tls/ca.pem
+    server_name: mx.example.net
+""".lstrip()
+
+
+@pytest.fixture
+def tls(tmp_path: Path, certificates: Certificates) -> Path:
+    """A folder of certificates beside the manifest."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    for name, files in (("server", certificates.server), ("other", certificates.other)):
+        shutil.copy(files.cert, folder / f"{name}.pem")
+        shutil.copy(str(files.key), folder / f"{name}.key")
+    shutil.copy(certificates.ca, folder / "ca.pem")
+    return folder
+
+
+def test_sections_about_tls_become_its_settings_with_paths_beside_the_manifest(write: Write, tls: Path) -> None:
+    assert load(write(SECURE)).options == {
+        "server_tls": ServerTls(
+            cert=f"{tls}/server.pem",
+            key=f"{tls}/server.key",
+            min_version="1.2",
+            alpn=("smtp",),
+            reload=30.0,
+            sni={"other.example.org": CertificateFiles(cert=f"{tls}/other.pem", key=f"{tls}/other.key")},
+        ),
+        "client_tls": ClientTls(ca_cert=f"{tls}/ca.pem", server_name="mx.example.net"),
+    }
+
+
+def test_a_path_that_is_absolute_stays_so(write: Write, tls: Path, certificates: Certificates) -> None:
+    manifest = load(write(SECURE), [("tcp.client_tls.ca_cert", certificates.ca)])
+    assert manifest.options["client_tls"].ca_cert == certificates.ca
+
+
+def test_each_field_about_tls_is_a_key_of_its_section(write: Write, tls: Path) -> None:
+    for cls, section in ((ServerTls, "server_tls"), (ClientTls, "client_tls")):
+        wanted = {field.name: field.default for field in msgspec.structs.fields(cls)}
+        for name in set(wanted) - {"cert", "key", "sni", "chain", "password"}:
+            value = list(wanted[name]) if isinstance(wanted[name], tuple) else wanted[name]
+            manifest = load(write(SECURE), [(f"tcp.{section}.{name}", value)])
+            assert getattr(manifest.options[section], name) == wanted[name]
+
+
+@pytest.mark.parametrize("section", ["server_tls", "client_tls"])
+def test_a_section_about_tls_may_be_null(write: Write, tls: Path, section: str) -> None:
+    assert load(write(SECURE), [(f"tcp.{section}", None)]).options[section] is None
+
+
+def test_files_of_a_section_that_is_not_enabled_are_not_looked_at(write: Write) -> None:
+    off = [("tcp.server_tls.enabled", False), ("tcp.client_tls.enabled", False)]
+    assert load(write(SECURE), off).options["server_tls"].enabled is False
+
+
+def test_an_actor_that_only_connects_may_have_a_section_for_that(write: Write, tls: Path) -> None:
+    manifest = load(write("name: p\npython: actors_here:Plain\ntcp: {client_tls: {ca_cert: tls/ca.pem}}\n"))
+    assert manifest.options == {"client_tls": ClientTls(ca_cert=f"{tls}/ca.pem")}
+
+
+def test_an_override_reaches_into_a_section_about_tls(write: Write, tls: Path) -> None:
+    shutil.copy(tls / "other.pem", tls / "new.pem")
+    shutil.copy(tls / "other.key", tls / "new.key")
+    overrides = [("tcp.server_tls.cert", "tls/new.pem"), ("tcp.server_tls.key", "tls/new.key")]
+    assert load(write(SECURE), overrides).options["server_tls"].cert == f"{tls}/new.pem"
+    line = only(write(SECURE), "tcp.server_tls.key=tls/other.key")
+    assert (
+        line == "m.yaml: tcp.server_tls.key: tls/other.key: does not fit the certificate in tls/server.pem (by --set)"
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("key: tls/server.key", "key: tls/other.key", "8: tcp.server_tls.key: tls/other.key: does not fit the"
+         " certificate in tls/server.pem"),
+        ("cert: tls/server.pem", "cert: tls/none.pem", "7: tcp.server_tls.cert: tls/none.pem: no such file or"
+         " directory"),
+        ("cert: tls/server.pem", "cert: 3", "7: tcp.server_tls.cert: expected the path of a file or null, got 3"),
+        ("min_version: 1.2", "min_version: 1.1", "9: tcp.server_tls.min_version: expected '1.2' or '1.3', got '1.1'"),
+        ("alpn: [smtp]", "alpn: smtp", "10: tcp.server_tls.alpn: expected a list of protocol names as h2 or smtp,"
+         " got 'smtp'"),
+        ("alpn: [smtp]", "alpn: ['a b']", "10: tcp.server_tls.alpn: expected a list of protocol names as h2 or smtp,"
+         " got ['a b']"),
+        ("alpn: [smtp]", "ciphers: NONSENSE", "10: tcp.server_tls.ciphers: 'NONSENSE' is no cipher of TLS 1.2 that"
+         " OpenSSL knows"),
+        ("reload: 30 s", "reload: soon", "11: tcp.server_tls.reload: expected a duration as 30, 30 s, 100 ms or 5 min,"
+         " got 'soon'"),
+        ("reload: 30 s", "relaod: 30 s", "11: tcp.server_tls.relaod: there is no such setting (did you mean"
+         " 'reload'?)"),
+        ("reload: 30 s", "ca_cert: x", "11: tcp.server_tls.ca_cert: there is no such setting"),
+        ("reload: 30 s", "client_auth: required", "11: tcp.server_tls.client_auth: 'required' needs client_ca to"
+         " verify with"),
+        ("reload: 30 s", "password: secret", "11: tcp.server_tls.password: tls/server.key: the private key is not"
+         " encrypted and needs none"),
+        ("      other.example.org:", "      mx.example.net:", "14: tcp.server_tls.sni.mx.example.net.cert:"
+         " tls/other.pem: is not for mx.example.net, it is for other.example.org"),
+        ("      other.example.org:", "      a b:", "13: tcp.server_tls.sni.a b: is no host name"),
+        ("        cert: tls/other.pem\n", "", "tcp.server_tls.sni.other.example.org.cert: is missing"),
+        ("key: tls/other.key", "kay: tls/other.key", "15: tcp.server_tls.sni.other.example.org.kay: there is no such"
+         " setting (did you mean 'key'?)"),
+        ("ca_cert: tls/ca.pem", "ca_cert: tls/server.pem", "17: tcp.client_tls.ca_cert: tls/server.pem: certificate 1"
+         " (CN=localhost) is no CA certificate"),
+        ("server_name: mx.example.net", "sni: {}", "18: tcp.client_tls.sni: there is no such setting"),
+        ("server_name: mx.example.net", "key: tls/other.key", "18: tcp.client_tls.key: a key without cert proves"
+         " nothing"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_tls_is_told_with_its_line(write: Write, tls: Path, old: str, new: str, line: str) -> None:
+    assert SECURE.count(old) == 1
+    told = only(write(SECURE.replace(old, new)))
+    assert told.startswith(f"m.yaml:{line}" if line[0].isdigit() else f"m.yaml: {line}")
+
+
+def test_all_mistakes_about_tls_are_told_at_once(write: Write, tls: Path) -> None:
+    text = SECURE.replace("min_version: 1.2", "min_version: 1.1").replace("tls/other.pem", "3")
+    assert problems(write(text.replace("tls/ca.pem", "none.pem").replace("reload", "relaod"))) == [
+        "m.yaml:9: tcp.server_tls.min_version: expected '1.2' or '1.3', got '1.1'",
+        "m.yaml:11: tcp.server_tls.relaod: there is no such setting (did you mean 'reload'?)",
+        "m.yaml:14: tcp.server_tls.sni.other.example.org.cert: expected the path of a file, got 3",
+        "m.yaml:17: tcp.client_tls.ca_cert: none.pem: no such file or directory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("server_tls=x", "server_tls: expected a mapping of names to values, got a text"),
+        ("client_tls=[]", "client_tls: expected a mapping of names to values, got a list"),
+        ("server_tls.sni=x", "server_tls.sni: expected a mapping of host names to cert, key, chain, got 'x'"),
+        ("server_tls.sni={a.b: x}", "server_tls.sni.a.b: expected a mapping of names to values, got a text"),
+        ("server_tls.sni={3: {cert: x}}", "server_tls.sni.3.cert: x: no such file or directory"),
+        ("server_tls={1: 2}", "server_tls.1: there is no such setting"),
+        ("server_tls={}", "server_tls.cert: a server needs a certificate"),
+    ],
+)
+def test_a_section_about_tls_of_the_wrong_form_is_told(write: Write, tls: Path, override: str, reason: str) -> None:
+    assert only(write(SECURE), f"tcp.{override}") == f"m.yaml: tcp.{reason} (by --set)"
+
+
+@pytest.fixture
+def encrypted(tls: Path) -> str:
+    """The server's key can be opened with a password alone."""
+    path = tls / "server.key"
+    key = load_pem_private_key(path.read_bytes(), None)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open it")))
+    return "open it"
+
+
+@pytest.mark.parametrize("written", ["'open it'", "{file: tls/password}", "{env: THEATER_TEST_PASSWORD}"])
+def test_a_password_stands_in_the_manifest_or_in_a_file_or_in_the_environment(
+    write: Write, tls: Path, encrypted: str, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    (tls / "password").write_text(f"{encrypted}\r\nand more\n", encoding="utf-8")
+    monkeypatch.setenv("THEATER_TEST_PASSWORD", encrypted)
+    text = SECURE.replace("    reload: 30 s\n", f"    password: {written}\n")
+    assert load(write(text)).options["server_tls"].password == encrypted
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("{file: tls/none}", "tls/none: no such file or directory"),
+        ("{file: tls/binary}", "tls/binary: is no text"),
+        ("{env: THEATER_TEST_NOT_THERE}", "the environment has no THEATER_TEST_NOT_THERE"),
+        ("{fiel: x}", "expected a text, or {env: NAME} or {file: PATH}"),
+        ("{file: 3}", "expected a text, or {env: NAME} or {file: PATH}"),
+        ("{file: x, env: Y}", "expected a text, or {env: NAME} or {file: PATH}"),
+        ("{}", "expected a text, or {env: NAME} or {file: PATH}"),
+        ("wrong", "tls/server.key: does not open the private key"),
+        ("123456", "expected a text or null, got int"),
+    ],
+)
+def test_a_password_that_can_not_be_had_is_told(
+    write: Write, tls: Path, encrypted: str, written: str, reason: str
+) -> None:
+    (tls / "binary").write_bytes(b"\xff\xfe")
+    line = only(write(SECURE.replace("    reload: 30 s\n", f"    password: {written}\n")))
+    assert line == f"m.yaml:11: tcp.server_tls.password: {reason}"
+    assert "123456" not in line
+
+
+def test_checking_a_manifest_warns_of_nothing_since_it_starts_nothing(
+    write: Write, tls: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(write(SECURE), [("tcp.client_tls.skip_verify", True)])
+    assert caplog.records == []
 
 
 # -- the class --------------------------------------------------------------------------------------------------------

@@ -8,10 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from theater_tcp.certificates import DevelopmentAuthority
 
 SERVE = Path(__file__).resolve().parent.parent / "scripts" / "serve"
 
@@ -24,12 +28,14 @@ class Served(NamedTuple):
 
     process: subprocess.Popen[str]
     printed: list[str]
-    maildir: Path
+    folder: Path
 
-    def command(self, program: str) -> str:
-        """The one line among the printed ones that runs the program."""
-        [line] = [line.strip() for line in self.printed if f"{program} " in f" {line}" and line.startswith("  ")]
-        return line
+    def commands(self, program: str) -> list[str]:
+        """The lines among the printed ones that run the program."""
+        return [line.strip() for line in self.printed if f"{program} " in f" {line}" and line.startswith("  ")]
+
+    def delivered(self) -> list[Path]:
+        return list((self.folder / "the mail's folder" / "new").iterdir())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,26 +44,50 @@ def _venv() -> None:
     subprocess.run(["bash", "-c", '. "$0" && need_venv', str(SERVE.with_name("venv"))], check=True, capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for certificates that the tests share; the first start finds it empty."""
+    return tmp_path_factory.mktemp("serve") / "the server's certificates"
+
+
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    maildir = tmp_path / "the mail's folder"
-    command = [str(SERVE), "--listen", free_address(), "--maildir", str(maildir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+@contextmanager
+def serving(folder: Path, certs: Path) -> Iterator[Served]:
+    addresses = ["--listen", free_address(), "--listen-tls", free_address()]
+    command = [str(SERVE), *addresses, "--maildir", "the mail's folder", "--certs", str(certs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
         assert process.stdout is not None
         printed = []
         for line in process.stdout:
             printed.append(line.rstrip("\n"))
             if line.startswith("ready"):
                 break
-        yield Served(process, printed, maildir)
+        yield Served(process, printed, folder)
         process.kill()
 
 
+@pytest.fixture
+def served(tmp_path: Path, certs: Path) -> Iterator[Served]:
+    with serving(tmp_path, certs) as served:
+        yield served
+
+
+def run(command: str) -> str:
+    """What a printed command writes; it has to end well."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(
+        ["sh", "-c", command], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(("number", "protocol"), [(0, "ESMTP"), (1, "ESMTPS")], ids=["plaintext", "tls"])
 @pytest.mark.parametrize(
     "program",
     [
@@ -66,14 +96,25 @@ def served(tmp_path: Path) -> Iterator[Served]:
         pytest.param("swaks", marks=pytest.mark.program("swaks")),
     ],
 )
-def test_the_printed_commands_send_the_first_mail_and_show_it(served: Served, program: str) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["sh", "-c", served.command(program)], check=True, capture_output=True, env={**os.environ, "PATH": path}
-    )
-    shown = subprocess.run(["sh", "-c", served.command("cat")], check=True, capture_output=True, text=True)
-    assert "Delivered-To: you@localhost" in shown.stdout
-    assert len(list((served.maildir / "new").iterdir())) == 1
+def test_the_printed_commands_send_the_first_mail_and_show_it(
+    served: Served, program: str, number: int, protocol: str
+) -> None:
+    commands = served.commands(program)
+    assert len(commands) == 2
+    run(commands[number])
+    (shown,) = served.commands("cat")
+    message = run(shown)
+    assert "Delivered-To: you@localhost" in message
+    assert f" with {protocol} id " in message
+    assert len(served.delivered()) == 1
+
+
+@pytest.mark.program("openssl")
+def test_the_printed_commands_show_the_certificate_and_that_it_is_right(served: Served) -> None:
+    commands = served.commands("openssl")
+    assert ["-starttls" in command for command in commands] == [True, False]
+    for command in commands:
+        assert "Verification: OK" in run(command)
 
 
 def test_sigterm_reaches_the_server_and_ends_it_cleanly(served: Served) -> None:
@@ -81,20 +122,41 @@ def test_sigterm_reaches_the_server_and_ends_it_cleanly(served: Served) -> None:
     assert served.process.wait() == 0
 
 
-@pytest.mark.parametrize("listen", ["", "2525", "127.0.0.1:", "127.0.0.1:smtp", "127.0.0.1:99999"])
-def test_a_wrong_address_is_refused_in_one_line(listen: str) -> None:
-    refused = subprocess.run([str(SERVE), "--listen", listen], check=False, capture_output=True, text=True)
+def test_the_certificate_is_made_on_first_use_kept_after_it_and_renewed_when_it_has_expired(tmp_path: Path) -> None:
+    certs = tmp_path / "certs"
+    with serving(tmp_path, certs) as served:
+        assert f"Made a development certificate in {certs} (once)." in served.printed
+    first = (certs / "server.pem").read_bytes()
+    with serving(tmp_path, certs) as served:
+        assert not [line for line in served.printed if "certificate in" in line]
+    assert (certs / "server.pem").read_bytes() == first
+
+    authority = DevelopmentAuthority.load((certs / "ca.pem").read_bytes(), (certs / "ca.key").read_bytes())
+    long_ago = authority.issue(["localhost"], days=1, now=datetime.now(UTC) - timedelta(days=2))
+    (certs / "server.pem").write_bytes(long_ago.cert_pem)
+    (certs / "server.key").write_bytes(long_ago.key_pem)
+    with serving(tmp_path, certs) as served:
+        assert f"Renewed the development certificate in {certs}, which had expired." in served.printed
+    assert (certs / "server.pem").read_bytes() not in (first, long_ago.cert_pem)
+
+
+@pytest.mark.parametrize("option", ["--listen", "--listen-tls"])
+@pytest.mark.parametrize("address", ["", "2525", "127.0.0.1:", "127.0.0.1:smtp", "127.0.0.1:99999"])
+def test_a_wrong_address_is_refused_in_one_line(option: str, address: str) -> None:
+    refused = subprocess.run([str(SERVE), option, address], check=False, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert "listen" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
-def test_an_address_in_use_is_refused_in_one_line_before_anything_is_said() -> None:
+@pytest.mark.parametrize(("option", "other"), [("--listen", "--listen-tls"), ("--listen-tls", "--listen")])
+def test_an_address_in_use_is_refused_in_one_line_before_anything_is_said(option: str, other: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = subprocess.run([str(SERVE), "--listen", listen], check=False, capture_output=True, text=True)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [str(SERVE), option, address, other, free_address()]
+        refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stdout == ""
-    assert f"can't listen on {listen}: address already in use" in refused.stderr
+    assert f"can't listen on {address}: address already in use ({option} 127.0.0.1:" in refused.stderr
     assert refused.stderr.count("\n") == 1

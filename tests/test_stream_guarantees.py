@@ -9,7 +9,11 @@ connection (:class:`Line`) and holds everything against it that is heard, return
 - G2: at most one turn of a connection under way; bounded buffers;
 - G3: a callback that raises ends its connection alone;
 - G4: an actor's end closes its connections, and no one else's;
-- lines 6 to 13, 18 and 19 of the contract.
+- lines 6 to 15 and 17 to 19 of the contract.
+
+A connection may be upgraded to TLS, as the server or as the client. Then the same holds for the bytes of epoch 1, which
+are others than those of epoch 0: none of these is among them, whatever was unread, unsent or slipped in at the
+boundary.
 
 When everything has come to rest, nothing may be overdue: bytes that could be delivered, a call that could go on, an end
 that could be told. In memory that is decided at once, since there nothing happens by itself.
@@ -23,11 +27,12 @@ import logging
 import queue
 import random
 import socket
+import ssl
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pykka
 import pytest
@@ -36,17 +41,42 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pykka.messages import ProxyCall
 
-from theater_tcp import ConnectionHandle, Future, Options, Settings, TcpActor, TcpMixin, Theater, TheaterError
+from tests.certificates_fixture import Certificates
+from theater_tcp import (
+    ClientTls,
+    ConnectionHandle,
+    Future,
+    Options,
+    ServerTls,
+    Settings,
+    TcpActor,
+    TcpMixin,
+    Theater,
+    TheaterError,
+)
+from theater_tcp.credentials import ClientCredentials, ServerCredentials
 from theater_tcp.framing import prefix_size
 from theater_tcp.testing import Stage, SteppedTheater, SystemStage
+from theater_tcp.testing.peer_tls import PeerTls, trusting_context
+from theater_tcp.tls_engine import RECORD
 
 _random = random.Random(2026)
 LETTERS = b"abcdefghijklmnopqrstuvwxyz" + b"\n" * 2
-STREAM = bytes(_random.choices(LETTERS, k=1 << 17))
-"""What every peer sends, from its beginning: a byte's position can be told from what stands around it."""
+STREAMS = tuple(bytes(_random.choices(letters, k=1 << 17)) for letters in (LETTERS, LETTERS.upper()))
+"""What every peer sends in each epoch, from its beginning: a byte's position can be told from what stands around it,
+and its epoch from its case."""
 
-REPLY = _random.randbytes(1 << 17)
-"""What the owners send, from its beginning."""
+STREAM = STREAMS[0]
+
+REPLIES = tuple(_random.randbytes(1 << 17) for _ in STREAMS)
+"""What the owners send in each epoch, from its beginning."""
+
+NAME = "mx.example.org"
+INJECTED = b"MAIL FROM:<eve@example.org>\n"
+"""What somebody between the two slips in where TLS begins, or after."""
+
+RECORD_COST = 64
+"""Bytes, at most, that a short record is longer on the wire than what it carries."""
 
 MAX_LINES = 3
 RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
@@ -86,6 +116,17 @@ class Line:
         self.peer_saw = ""  # what the peer read: eof, reset
         self.failed = ""  # the reason that the owner is to hear, for what its callback did
         self.overlong = False  # there was a line longer than its limit
+        self.epoch = 0  # that of the counters above: 1 as soon as one of the two ends is secured
+        self.tls: PeerTls | None = None  # the peer's side
+        self.wire: deque[tuple[bytes, int]] = (
+            deque()
+        )  # records that the peer's system has not taken, and their plaintext
+        self.records = 0  # that the owners sent
+        self.upgrading = ""  # client or server: the owner's side of the handshake under way
+        self.tls_due = False  # on_tls is missing
+        self.tls_failed = ""  # what the upgrade failed with
+        self.injected = False
+        self.cut = False  # its FIN went out without close_notify
         self.told = False  # this owner heard on_close
         self.end = ""  # why no callback may come any more
         self.sent_too_late = False  # the peer sent when there might have been nobody any more
@@ -100,16 +141,33 @@ class Line:
     @property
     def ending(self) -> bool:
         """Whether the runtime may have noticed an end that the owner has not heard of yet."""
-        return bool(self.peer_end or self.failed or self.told or self.overlong)
+        if self.upgrading and self.seen < self.sent:  # it is refused as soon as all output has gone
+            return True
+        return bool(self.peer_end or self.failed or self.told or self.overlong or self.injected or self.tls_failed)
+
+    @property
+    def stream(self) -> bytes:
+        return STREAMS[self.epoch]
+
+    @property
+    def reply(self) -> bytes:
+        return REPLIES[self.epoch]
 
     @property
     def unseen(self) -> bytes:
-        return STREAM[self.seen : self.sent]
+        return self.stream[self.seen : self.sent]
 
     @property
     def has_chunk(self) -> bool:
         """Whether there are bytes that the framing lets through."""
-        return self.seen < self.sent and (self.framing == "raw" or b"\n" in self.unseen or self.peer_end == "fin")
+        rest_too = self.peer_end in ("fin", "cut")
+        return self.seen < self.sent and (self.framing == "raw" or b"\n" in self.unseen or rest_too)
+
+    @property
+    def output(self) -> int:
+        """Bytes, at most, that wait to go out for what the owners sent."""
+        waiting = self.out - self.got
+        return waiting + RECORD_COST * self.records if waiting and self.epoch else waiting
 
 
 class Notes:
@@ -155,6 +213,9 @@ class Prompt(TcpActor):
     def on_passive(self, connection: Handle) -> None:
         self.react("is_passive", connection)
 
+    def on_tls(self, connection: Handle) -> None:
+        self.react("is_secured", connection)
+
     def on_close(self, connection: Handle, reason: str) -> None:
         self.react("ends", connection, reason)
 
@@ -191,6 +252,9 @@ class Patient(TcpActor):
 
     async def on_passive(self, connection: Handle) -> None:
         await self.react("is_passive", connection)
+
+    async def on_tls(self, connection: Handle) -> None:
+        await self.react("is_secured", connection)
 
     async def on_close(self, connection: Handle, reason: str) -> None:
         await self.react("ends", connection, reason)
@@ -229,6 +293,9 @@ class Threaded(TcpMixin, pykka.ThreadingActor):
     def on_passive(self, connection: Handle) -> None:
         self.react("is_passive", connection)
 
+    def on_tls(self, connection: Handle) -> None:
+        self.react("is_secured", connection)
+
     def on_close(self, connection: Handle, reason: str) -> None:
         self.react("ends", connection, reason)
 
@@ -243,6 +310,11 @@ class Bystander(TcpActor):
 
 Player = Any  # Prompt, Patient or Threaded
 
+
+def upgrade(handle: Handle, side: str) -> Any:
+    return handle.upgrade_to_tls_server() if side == "server" else handle.upgrade_to_tls_client(NAME)
+
+
 CALLS: dict[str, Callable[[Handle, Any], Any]] = {
     "activate": lambda handle, _: handle.activate(),
     "set_active": lambda handle, mode: handle.set_active(mode),
@@ -250,11 +322,12 @@ CALLS: dict[str, Callable[[Handle, Any], Any]] = {
     "transfer": lambda handle, target: handle.transfer(target.actor_ref),
     "send": lambda handle, data: handle.send(data),
     "shutdown_write": lambda handle, _: handle.shutdown_write(),
+    "upgrade": upgrade,
     "close": lambda handle, _: handle.close(),
     "abort": lambda handle, _: handle.abort(),
 }
 
-FORESEEN = ("owner", "announced", "told", "passive_due", "mode", "pending", "write_shut", "out", "end")
+FORESEEN = ("owner", "announced", "told", "passive_due", "tls_due", "mode", "pending", "write_shut", "out", "end")
 """What a call may change before it returns, on other threads: it is changed before, and put back if the call fails."""
 
 MAY_HAVE_ENDED = {"closed", "not-found", "reset", "callback", "limit", "io"}
@@ -345,9 +418,14 @@ class Play:
             return gate
         if kind == "receive" and not player.notes.threaded:
             return self.receive(line, connection, argument) if player.notes.can_wait else None
+        if kind == "upgrade" and not player.notes.threaded:
+            future = self.upgrade(line, connection, argument)
+            return future if player.notes.can_wait else None
         player.notes.blocked += player.notes.threaded
         if kind == "receive":
             self.receive_and_block(line, connection, argument)
+        elif kind == "upgrade":
+            self.upgrade_and_block(line, connection, argument)
         else:
             self.attempt(line, connection, kind, argument)
         player.notes.blocked -= player.notes.threaded
@@ -369,6 +447,8 @@ class Play:
 
     def hears(self, line: Line, connection: Handle, data: bytes) -> None:
         self.check(connection is line.handle and line.announced, "on_data before it was announced:", line)
+        self.check(not line.tls_due, "on_data before on_tls:", line)
+        self.check(not line.upgrading, "on_data while upgrading:", line)
         self.check(line.pushes, "on_data while passive:", line)
         self.check(not line.pending, "on_data while pending:", line)
         self.check(not (line.told or line.failed), "on_data after", line.failed or "on_close", line)
@@ -384,14 +464,21 @@ class Play:
         self.check(line.passive_due, "on_passive without a reason:", line)
         line.passive_due = False
 
+    def is_secured(self, line: Line, _connection: Handle, _value: Any) -> None:
+        self.check(line.tls_due, "on_tls without a reason:", line)
+        line.tls_due = False
+
     def ends(self, line: Line, _connection: Handle, reason: str) -> None:
         self.check(line.announced, "on_close before it was announced:", line)
         self.check(not line.told, "a second on_close:", line)
-        line.told = True
+        line.told, line.tls_due = True, False
         kind = reason.partition(":")[0]
         allowed = {
             "eof": line.finished and line.seen == line.sent,
             "reset": line.peer_end in ("rst", "closed"),
+            "tls-truncated": line.cut and (line.seen == line.sent or line.peer_end == "closed"),
+            "tls": line.tls_failed == reason or (bool(line.epoch) and line.injected),
+            "plaintext-before-tls": line.tls_failed == reason,
             "callback": line.failed == reason,
             "limit": line.overlong or line.failed == "limit",
         }
@@ -419,23 +506,24 @@ class Play:
 
     def delivered(self, line: Line, data: bytes, pushed: bool) -> None:
         """G1: the next bytes of the stream, cut by the framing."""
-        start, end = line.seen, line.seen + len(data)
+        stream, start, end = line.stream, line.seen, line.seen + len(data)
         self.check(end <= line.sent, line, "got more than was sent")
-        self.check(STREAM[start:end] == data, line, "got", data[:40], "at", start, "for", STREAM[start:end][:40])
+        self.check(stream[start:end] == data, line, "got", data[:40], "at", start, "for", stream[start:end][:40])
         self.check(len(data) <= self.options.read_buffer_limit, line, "got a chunk of", len(data))
         if line.framing == "line":
-            line_end = STREAM.find(b"\n", start) + 1
+            line_end = stream.find(b"\n", start) + 1
             self.check(end <= line_end, line, "got more than a line:", data)
             if pushed and end < line_end:
                 self.check(bool(line.peer_end), line, "got no whole line:", data)
-                self.check(line.peer_end != "fin" or end == line.sent, line, "got a part of the last line:", data)
+                whole = line.peer_end not in ("fin", "cut") or end == line.sent
+                self.check(whole, line, "got a part of the last line:", data)
         line.seen = end
         self.look_for_overlong(line)
 
     def look_for_overlong(self, line: Line) -> None:
         """Whether a line has come that is longer than it may be: it ends the connection where it is looked at."""
         limit = self.options.read_buffer_limit
-        if line.framing == "line" and b"\n" not in STREAM[line.seen : line.seen + limit]:
+        if line.framing == "line" and b"\n" not in line.stream[line.seen : line.seen + limit]:
             line.overlong |= line.sent - line.seen >= limit
 
     def receive(self, line: Line, handle: Handle, size: int) -> Future[Any] | None:
@@ -490,6 +578,72 @@ class Play:
             self.check(line.finished, "end of stream, but the peer did not end:", line)
             self.check(line.seen == line.sent, "end of stream before the last byte:", line)
 
+    # -- TLS ---------------------------------------------------------------------------------------------------------
+
+    def upgrade(self, line: Line, handle: Handle, side: str) -> Future[Any] | None:
+        """The call of an owner on the loop. How it went is looked at when it is over."""
+        expected = self.expected(line, handle, "upgrade", side)
+        try:
+            future: Future[None] = upgrade(handle, side)
+        except TheaterError as error:
+            self.say("  upgrade", side, line, "->", error.kind)
+            self.check(error.kind in expected, "upgrade", line, "raised", error, "expected", expected)
+            return None
+        self.say("  upgrade", side, line)
+        self.check("" in expected, "upgrade", line, "was begun, expected", expected)
+        line.upgrading = side
+        future.on_done(partial(self.upgraded, line))
+        return future
+
+    def upgrade_and_block(self, line: Line, handle: Handle, side: str) -> None:
+        """The call of an owner with a thread of its own."""
+        expected = self.expected(line, handle, "upgrade", side)
+        if "" in expected:
+            line.upgrading = side
+        outcome: Future[None] = Future()
+        try:
+            outcome.set(upgrade(handle, side))
+        except TheaterError as error:
+            if "" not in expected:
+                self.say("  upgrade", side, line, "->", error.kind)
+                self.check(error.kind in expected, "upgrade", line, "raised", error, "expected", expected)
+                return
+            outcome.set_exception_value(error)
+        self.check("" in expected, "upgrade", line, "was done, expected", expected)
+        self.upgraded(line, outcome)
+
+    def upgraded(self, line: Line, future: Future[None]) -> None:
+        """The handshake is over."""
+        side, line.upgrading = line.upgrading, ""
+        try:
+            future.get()
+        except TheaterError as error:
+            self.say("  upgrade", side, line, "->", error)
+            if line.end or line.failed:
+                return
+            unread = line.seen < line.sent or line.injected
+            allowed = {
+                "plaintext-before-tls": not line.epoch and unread,
+                "tls": line.injected or unread or bool(line.peer_end),
+                "not-found": line.ending,  # the owner's thread was late with its call
+            }
+            self.check(allowed.get(error.kind, False), "upgrade", line, "failed with", error, vars(line))
+            line.tls_failed = str(error)
+        else:
+            self.say("  upgrade", side, line, "is done")
+            self.check(not line.end, "secured after the end:", line)
+            self.enters_epoch_1(line)
+            line.tls_due = True
+
+    def enters_epoch_1(self, line: Line) -> None:
+        """One of the two ends is secured: line 15, nothing of epoch 0 is left with anybody."""
+        if line.epoch == 0:
+            self.check(line.seen == line.sent, line, "is secured, and of epoch 0 unread:", line.unseen)
+            self.check(line.got == line.out, line, "is secured, and of epoch 0 unsent:", line.out - line.got)
+            self.check(not line.injected, line, "is secured over what was slipped in")
+            line.epoch = 1
+            line.sent = line.seen = line.out = line.got = line.records = 0
+
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def attempt(self, line: Line, handle: Handle, call: str, argument: Any) -> None:
@@ -497,14 +651,15 @@ class Play:
         expected = self.expected(line, handle, call, argument)
         before = {name: getattr(line, name) for name in FORESEEN}
         foreseen = "" in expected and call in ("transfer", "close", "abort", "shutdown_write", "send")
-        data = REPLY[line.out : line.out + argument] if call == "send" else argument
+        data = line.reply[line.out : line.out + argument] if call == "send" else argument
         if foreseen and call == "transfer":  # the new owner may hear of it before the call returns
             line.owner, line.announced, line.told = argument, False, False
-            line.passive_due, line.mode, line.pending = False, "passive", False
+            line.passive_due, line.mode, line.pending, line.tls_due = False, "passive", False, False
         elif foreseen and call == "shutdown_write":
             line.write_shut = True
         elif foreseen and call == "send":
             line.out += argument
+            line.records += 2 + argument // RECORD
         elif foreseen:
             line.end = call
         try:
@@ -555,21 +710,27 @@ class Play:
             return {"not-owner", "not-found"} if line.ending else {"not-owner"}
         expected = {self.refusal(line, call, argument)}
         if call == "transfer" and (argument.notes.stopping or argument.notes.dead):
-            expected = {"no-such-actor"} if argument.notes.dead else {"", "no-such-actor"}
-        if call == "send" and line.out - line.got + argument > self.options.write_buffer_hard_limit:
+            expected = {"no-such-actor"} if argument.notes.dead else {*expected, "no-such-actor"}
+        longer = argument + RECORD_COST if call == "send" else 2 * RECORD_COST  # close_notify is output, too
+        if call in ("send", "shutdown_write") and line.output + longer > self.options.write_buffer_hard_limit:
             expected.add("limit")
         return expected | MAY_HAVE_ENDED if line.ending else expected
 
     def refusal(self, line: Line, call: str, argument: Any) -> str:
         if call == "activate":
             return "" if line.pending else "already-active"
-        if line.pending and call in ("set_active", "send", "receive", "shutdown_write"):
+        if line.pending and call in ("set_active", "send", "receive", "shutdown_write", "upgrade"):
             return "pending"
-        if call == "receive" and line.pushes:
-            return "wrong-mode"
-        if line.waiting and (call in ("receive", "transfer") or (call == "set_active" and argument != "passive")):
+        if line.upgrading and call in ("set_active", "send", "receive", "shutdown_write", "transfer", "upgrade"):
             return "busy"
-        if call == "send" and line.write_shut:
+        if call in ("receive", "upgrade") and line.pushes:
+            return "wrong-mode"
+        if call == "upgrade" and line.epoch:
+            return "already-tls"
+        waits_for = ("receive", "transfer", "upgrade")
+        if line.waiting and (call in waits_for or (call == "set_active" and argument != "passive")):
+            return "busy"
+        if call in ("send", "upgrade") and line.write_shut:
             return "closed"
         return ""
 
@@ -592,15 +753,20 @@ class Play:
                 return "was not announced"
             if line.passive_due:
                 return "on_passive is missing"
-            if line.failed and not line.told:
+            if (line.failed or line.tls_failed) and not line.told:
                 return "on_close is missing after a failure"
-        if line.told or line.pending or line.out - line.got > self.options.write_buffer_limit:
+            if line.tls_due:
+                return "on_tls is missing"
+        if line.upgrading:  # the boundary is there as soon as all output has gone
+            over = line.seen < line.sent or line.peer_end
+            return "the upgrade did not fail" if over and line.got == line.out else ""
+        if line.told or line.pending or line.output > self.options.write_buffer_limit or line.injected:
             return ""
-        if line.waiting and (line.has_chunk or line.peer_end in ("fin", "rst")):
+        if line.waiting and (line.has_chunk or line.peer_end in ("fin", "cut", "rst")):
             return "a receive waits for what is there"
         if owner.blocked:
             return ""
-        if line.pushes and line.has_chunk and line.peer_end in ("", "fin"):
+        if line.pushes and line.has_chunk and line.peer_end in ("", "fin", "cut"):
             return "on_data is missing"
         if line.peer_end and (line.pushes or line.seen == line.sent):
             return "on_close is missing"
@@ -613,16 +779,39 @@ steps = st.one_of(
     st.tuples(st.just("transfer"), st.integers(0, 9)),
     st.tuples(st.just("send"), st.sampled_from([1, 10, 100, 3000])),
     st.tuples(st.just("receive"), st.sampled_from([1, 5, 100, 70_000])),
+    st.tuples(st.just("upgrade"), st.sampled_from(["server", "client"])),
     st.tuples(st.sampled_from(["wait", "raise", "close", "abort", "shutdown_write", "activate"]), st.none()),
 )
 sizes = st.sampled_from([1, 2, 5, 30, 64, 65, 300, 2000])
 numbers = st.integers(0, 9)
 
 
+class Secrets:
+    """Both sides' contexts, read once: the machine begins some hundred times."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        files = certificates.server
+        self.server_tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+        self.client_tls = ClientTls(ca_cert=certificates.ca, auto_handshake=False)
+        self._server = ServerCredentials(self.server_tls)
+        self._client = ClientCredentials(self.client_tls)
+        self.for_clients = trusting_context()
+        self.for_servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.for_servers.load_cert_chain(files.cert, files.key)
+
+    def server(self, _tls: ServerTls) -> ServerCredentials:
+        """In the place of the runtime's :class:`~theater_tcp.credentials.Credentials`."""
+        return self._server
+
+    def client(self, _tls: ClientTls) -> ClientCredentials:
+        return self._client
+
+
 class StreamGuarantees(RuleBasedStateMachine):
     """The rules: what peers, owners, and the loop may do next."""
 
     cast: tuple[type, ...] = (Prompt, Prompt, Patient, Patient)
+    secrets: ClassVar[Secrets]
 
     def make_stage(self, options: Options, seed: int, capacities: tuple[int, int]) -> SteppedTheater:
         raise NotImplementedError
@@ -637,14 +826,19 @@ class StreamGuarantees(RuleBasedStateMachine):
     def begin(
         self, read_buffer_limit: int, write_buffer_limit: int, half_open: bool, seed: int, capacities: tuple[int, int]
     ) -> None:
+        self.capacities = capacities
         self.options = Options(
             read_buffer_limit=read_buffer_limit,
             write_buffer_limit=write_buffer_limit,
             write_buffer_hard_limit=max(write_buffer_limit, 4000),
             half_open=half_open,
+            server_tls=self.secrets.server_tls,
+            client_tls=self.secrets.client_tls,
         )
         self.play = Play(self.options)
         self.stage = self.make_stage(self.options, seed, capacities)
+        network: Any = self.stage.network
+        network.credentials = self.secrets
         self.stage.__enter__()
         self.bystander = self.stage.spawn(Bystander)
         for player in self.cast:
@@ -695,35 +889,70 @@ class StreamGuarantees(RuleBasedStateMachine):
 
     @rule(number=numbers, size=sizes)
     def a_peer_sends(self, number: int, size: int) -> None:
-        line = self.line(number)
-        if line.peer_end:
+        self.a_peer_sends_on(self.line(number), size)
+
+    def a_peer_sends_on(self, line: Line, size: int) -> None:
+        if line.peer_end or (line.tls is None and line.upgrading) or (line.tls is not None and not line.tls.secured):
+            return  # before it is secured a peer sends nothing in plaintext: see somebody_slips_something_in
+        if line.tls is not None:
+            if not line.wire:
+                data = line.stream[line.sent : line.sent + size]
+                line.wire.append((line.tls.write(data), len(data)))
+            self.put(line)
             return
-        if line.end or line.ending:
-            line.sent_too_late = True
-        try:
-            taken = line.peer.send(STREAM[line.sent : line.sent + size])
-        except BlockingIOError:
-            taken = 0
-        except OSError as error:
-            self.play.check(bool(line.end or line.ending), "sending on", line, "failed with", error)
-            line.peer_saw = "reset"
-            return
+        taken = self.put_on_the_wire(line, line.stream[line.sent : line.sent + size])
         line.sent += taken
         self.play.look_for_overlong(line)
         self.play.say("peer sends", taken, "of", size, "on", line)
+
+    def put_on_the_wire(self, line: Line, data: bytes) -> int:
+        """What the peer's system takes of it."""
+        if line.end or line.ending:
+            line.sent_too_late = True
+        try:
+            return int(line.peer.send(data))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.play.check(bool(line.end or line.ending), "sending on", line, "failed with", error)
+            line.peer_saw = "reset"
+            return 0
+
+    def put(self, line: Line) -> bool:
+        """Send what the peer's TLS has to say, as far as it goes; whether any of it went."""
+        moved = False
+        while line.wire and not line.peer_saw and line.peer_end in ("", "fin"):
+            record, size = line.wire[0]
+            taken = self.put_on_the_wire(line, record)
+            moved |= taken > 0
+            if taken < len(record):
+                line.wire[0] = (record[taken:], size)
+                break
+            line.wire.popleft()
+            line.sent += size
+            self.play.look_for_overlong(line)
+            self.play.say("peer has sent a record of", size, "on", line)
+        return moved
 
     @rule(number=numbers, size=sizes)
     def a_peer_sends_and_all_comes_to_rest(self, number: int, size: int) -> None:
         self.a_peer_sends(number, size)
         self.everything_comes_to_rest()
 
-    @rule(number=numbers, how=st.sampled_from(["fin", "fin", "closed", "rst"]))
+    @rule(number=numbers, how=st.sampled_from(["fin", "fin", "cut", "closed", "rst"]))
     def a_peer_ends(self, number: int, how: str) -> None:
         line = self.line(number)
-        if line.peer_end in ("closed", "rst") or how == line.peer_end or (how == "fin" and line.peer_saw):
+        secured = line.tls is not None and line.tls.secured
+        if how == "cut" and not secured:
+            how = "fin"
+        if line.peer_end in ("closed", "rst") or (line.peer_end and how in ("fin", "cut")):
             return
+        if how in ("fin", "cut") and line.peer_saw:
+            return
+        if secured and how in ("fin", "closed") and not line.peer_end:
+            how = self.say_goodbye(line, how)
         self.play.say("peer ends", line, "by", how)
-        if how == "fin":
+        if how in ("fin", "cut"):
             try:
                 line.peer.shutdown(socket.SHUT_WR)
             except OSError:
@@ -732,8 +961,18 @@ class StreamGuarantees(RuleBasedStateMachine):
             if how == "rst":
                 line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             line.peer.close()
+        line.cut |= how == "cut"
         line.peer_end = how
-        line.finished |= how != "rst"
+        line.finished |= how != "rst" and not line.cut
+
+    def say_goodbye(self, line: Line, how: str) -> str:
+        """close_notify, if the network takes it, and what is still to go before it, now; else the stream is cut off."""
+        assert line.tls is not None
+        line.wire.append((line.tls.close(), 0))
+        self.put(line)
+        if line.wire:
+            line.cut = True
+        return "cut" if line.cut and how == "fin" else how
 
     @rule(number=numbers, size=sizes)
     def a_peer_reads(self, number: int, size: int) -> None:
@@ -743,6 +982,8 @@ class StreamGuarantees(RuleBasedStateMachine):
         """Contract 13: what the owners sent comes in order, and an end of stream is no lie. Whether there was more."""
         if line.peer_end in ("closed", "rst") or line.peer_saw:
             return False
+        if line.tls is not None and line.epoch == 0 and line.got < line.out:
+            size = min(size, line.out - line.got)  # TLS begins behind the plaintext that was sent before
         try:
             data = line.peer.recv(size)
         except BlockingIOError:
@@ -750,20 +991,163 @@ class StreamGuarantees(RuleBasedStateMachine):
         except OSError as error:
             line.peer_saw = "reset"
             lost = line.end == "abort" or line.sent_too_late or line.failed == "limit" or line.overlong
-            self.play.check(lost, line, "was reset:", error, vars(line))
+            self.play.check(lost or self.may_break(line), line, "was reset:", error, vars(line))
             return False
+        if line.tls is None or (line.epoch == 0 and line.got < line.out):
+            self.reads(line, data, not data)
+            return bool(data)
+        return self.reads_tls(line, line.tls, data)
+
+    def reads_tls(self, line: Line, tls: PeerTls, data: bytes) -> bool:
+        """The peer reads ciphertext: a step of the handshake, or what the owners sent."""
+        try:
+            tls.feed(data)
+            if not tls.secured and tls.handshake():
+                self.play.say("the peer is secured on", line)
+                self.play.enters_epoch_1(line)
+            plaintext = tls.read() if tls.secured else b""
+        except ssl.SSLError as error:
+            line.peer_saw = "alert"
+            self.play.check(self.may_break(line), "TLS of the peer failed on", line, error, vars(line))
+            return False
+        if output := tls.take_output():
+            line.wire.append((output, 0))
+            self.put(line)
+        if plaintext or tls.ended:
+            self.reads(line, plaintext, tls.ended)
+        elif not data:
+            line.peer_saw = "truncated"
+            self.play.check(self.may_break(line), line, "was cut off at", line.got, "of", line.out, vars(line))
+        return bool(data)
+
+    def may_break(self, line: Line) -> bool:
+        """Whether there is a reason for the stream to the peer to end without order."""
+        broken = line.injected or line.tls_failed or line.cut or line.failed == "limit" or line.overlong
+        return bool(broken or line.end == "abort" or line.upgrading or (line.epoch == 0 and line.tls is not None))
+
+    def reads(self, line: Line, data: bytes, ended: bool) -> None:
+        """The peer has read what the owners sent."""
         end = line.got + len(data)
-        self.play.check(REPLY[line.got : end] == data, line, "the peer got something else at", line.got)
+        self.play.check(line.reply[line.got : end] == data, line, "the peer got something else at", line.got)
         self.play.check(end <= line.out, line, "the peer got more than was sent")
         line.got = end
-        if not data:
+        if ended:
             line.peer_saw = "eof"
             self.play.check(
                 line.got == line.out or line.lossy, line, "the stream ended at", line.got, "of", line.out, vars(line)
             )
             self.play.check(bool(line.end or line.write_shut or line.ending), line, "ended without a reason")
         self.play.say("peer reads", len(data), line.peer_saw, "on", line)
-        return bool(data)
+
+    # -- TLS ---------------------------------------------------------------------------------------------------------
+
+    @rule(
+        number=numbers,
+        side=st.sampled_from(["server", "client"]),
+        early=st.booleans(),
+        size=st.sampled_from([0, 1, 65, 2000]),
+        steps=st.sampled_from([0, 3, 10_000, 10_000, 10_000]),
+    )
+    def the_connection_is_upgraded(self, number: int, side: str, early: bool, size: int, steps: int) -> None:
+        """In order: all is read before. Perhaps the client is early with its first words; perhaps the peer, once
+        secured, sends at once; perhaps the handshake is left where it is for some time."""
+        line = self.line(number)
+        if not self.can_be_upgraded(line):
+            return
+        self.outside(line, "set_framing", "raw")
+        for _ in range(10):
+            if not self.can_be_upgraded(line) or (line.seen == line.sent and not line.waiting):
+                break
+            if not line.waiting:
+                self.outside(line, "receive", 70_000)
+            self.stage.settle()
+            self.everything_comes_to_rest()
+        if not self.can_be_upgraded(line) or line.seen < line.sent or line.waiting:
+            return
+        early = early and side == "server" and not line.owner.notes.threaded
+        if early:
+            self.peer_starts_tls(line, side)
+            self.put(line)
+        self.outside(line, "upgrade", side)
+        begun = lambda: bool(line.upgrading or line.ending or line.end or line.epoch)  # noqa: E731
+        self.stage.until(begun, lambda: self.report([f"the upgrade of {line} did not begin"]))
+        if line.tls is None and line.upgrading:
+            self.peer_starts_tls(line, side)
+        self.go_on(line, steps, size)
+
+    def can_be_upgraded(self, line: Line) -> bool:
+        """Whether an upgrade that is made in order can succeed."""
+        owner = line.owner.notes
+        ended = line.end or line.ending or line.peer_saw or line.write_shut
+        busy = line.epoch or line.upgrading or line.pending or line.handle is None or not line.announced
+        blocked = (
+            owner.blocked or owner.stopping or owner.coming or self.capacities == (1, 0)
+        )  # byte by byte takes long
+        if ended or busy or blocked:
+            return False
+        if line.pushes:
+            self.outside(line, "set_active", "passive")
+            self.everything_comes_to_rest()
+            return not line.pushes and self.can_be_upgraded(line)
+        return True
+
+    def peer_starts_tls(self, line: Line, side: str) -> None:
+        """The other side of the handshake than the owner's."""
+        self.play.say("the peer starts TLS on", line)
+        if side == "server":
+            line.tls = PeerTls(self.secrets.for_clients, False, NAME)
+            line.tls.handshake()
+            line.wire.append((line.tls.take_output(), 0))
+        else:
+            line.tls = PeerTls(self.secrets.for_servers, True)
+
+    @rule(number=numbers, steps=st.sampled_from([1, 3, 10_000, 10_000]), size=st.sampled_from([0, 1, 65]))
+    def a_handshake_goes_on(self, number: int, steps: int, size: int) -> None:
+        line = self.line(number)
+        if line.upgrading and self.capacities != (1, 0):
+            if line.tls is None and not line.peer_end and not line.injected:
+                self.peer_starts_tls(line, line.upgrading)
+            self.go_on(line, steps, size)
+
+    def go_on(self, line: Line, steps: int, size: int) -> None:
+        """So many steps of the handshake, or all of it; once secured, the peer sends ``size`` bytes."""
+        left = steps
+
+        def over() -> bool:
+            nonlocal left
+            left -= 1
+            self.put(line)
+            while self.read(line, 1 << 14):
+                pass
+            tls = line.tls
+            if tls is not None and tls.secured and not line.upgrading:
+                return not line.wire
+            return left < 0 or bool(line.peer_saw or line.peer_end or line.end or line.injected or line.failed)
+
+        def secured() -> bool:
+            return over() or (line.tls is not None and line.tls.secured)
+
+        report = lambda: self.report([f"the handshake does not go on: {line} {vars(line)}"])  # noqa: E731
+        if line.tls is not None:
+            self.stage.until(secured, report)
+            if line.tls.secured and size:
+                self.a_peer_sends_on(line, size)
+            self.stage.until(over, report)
+
+    @rule(number=numbers, in_the_middle=st.booleans())
+    def somebody_slips_something_in(self, number: int, in_the_middle: bool) -> None:
+        """Plaintext at the boundary or behind it, seldom: it ends the connection, and nobody is given it."""
+        line = self.line(number)
+        if line.peer_end or line.injected or line.peer_saw or not (line.upgrading or line.tls):
+            return
+        if line.wire and not in_the_middle:
+            return
+        if line.tls is None and line.seen == line.sent and not in_the_middle:
+            return
+        self.play.say("somebody slips something in on", line)
+        line.injected = self.put_on_the_wire(line, INJECTED) > 0
+        if line.injected:
+            line.wire.clear()
 
     # -- owners ------------------------------------------------------------------------------------------------------
 
@@ -779,6 +1163,8 @@ class StreamGuarantees(RuleBasedStateMachine):
             return  # it is on its way from an actor with a thread
         elif call == "receive":
             self.play.receive(line, handle, argument)
+        elif call == "upgrade":
+            self.play.upgrade(line, handle, argument)
         else:
             self.play.attempt(line, handle, call, argument)
 
@@ -787,6 +1173,8 @@ class StreamGuarantees(RuleBasedStateMachine):
             player.notes.blocked += 1
             if call == "receive":
                 self.play.receive_and_block(line, line.handle, argument)
+            elif call == "upgrade":
+                self.play.upgrade_and_block(line, line.handle, argument)
             else:
                 self.play.attempt(line, line.handle, call, argument)
             player.notes.blocked -= 1
@@ -822,6 +1210,11 @@ class StreamGuarantees(RuleBasedStateMachine):
     def the_owner_does(self, number: int, call: str) -> None:
         self.outside(self.line(number), call, None)
 
+    @rule(number=numbers, side=st.sampled_from(["server", "client"]))
+    def the_owner_upgrades(self, number: int, side: str) -> None:
+        """Whatever is unread or unsent."""
+        self.outside(self.line(number), "upgrade", side)
+
     @rule(number=numbers, call=st.sampled_from(sorted(CALLS)), to=numbers)
     def a_stranger_tries(self, number: int, call: str, to: int) -> None:
         """Line 10: after a transfer the old owner's handle is a stranger's."""
@@ -829,13 +1222,14 @@ class StreamGuarantees(RuleBasedStateMachine):
         for handle in line.strangers[-1:]:
             if isinstance(handle, ConnectionHandle):
                 arguments = {"set_active": "active", "set_framing": "raw", "transfer": self.player(to), "send": 1}
+                arguments["upgrade"] = "server"
                 self.play.attempt(line, handle, call, arguments.get(call))
 
     @rule(number=numbers)
     def a_transfer_to_who_takes_none_changes_nothing(self, number: int) -> None:
         """Line 10: no-such-actor."""
         line = self.line(number)
-        busy = line.end or line.ending or line.waiting or line.owner.notes.threaded
+        busy = line.end or line.ending or line.waiting or line.upgrading or line.owner.notes.threaded
         if isinstance(line.handle, ConnectionHandle) and not busy:
             for target in (self.bystander, self.bystander.actor_urn, "urn:uuid:nobody"):
                 try:
@@ -927,7 +1321,9 @@ class StreamGuarantees(RuleBasedStateMachine):
                     held = len(core._input or b"") + len(core._leftover)
                     assert held <= self.options.read_buffer_limit + prefix_size(core.options.framing)
                     if core.output is not None:
-                        assert core.output.size <= self.options.write_buffer_hard_limit
+                        assert core.output.size <= self.options.write_buffer_hard_limit + RECORD_COST  # close_notify
+                    if core.tls is not None:
+                        assert core.tls._incoming.pending + len(core.tls._ahead) <= (128 << 10) + RECORD
 
     def everything_ends(self) -> None:
         """Whatever state a play was left in: when peers and owners have gone, nothing is left of it."""
@@ -937,8 +1333,10 @@ class StreamGuarantees(RuleBasedStateMachine):
             while self.read(line, 1 << 16):
                 self.stage.settle()
         for line in self.play.lines:
-            if line.peer_end in ("", "fin"):
-                line.peer_end, line.finished = "closed", True
+            if line.peer_end in ("", "fin", "cut"):
+                if line.tls is not None and line.tls.secured and not line.peer_end:
+                    self.say_goodbye(line, "closed")
+                line.peer_end, line.finished = "closed", not line.cut
                 line.peer.close()
         for player in list(self.play.players):
             if not player.notes.stopping:
@@ -959,6 +1357,11 @@ def turns_in(player: Player) -> list[Any]:
     inbox = player.actor_inbox
     envelopes = list(inbox.queue or ())
     return [e.message.args[0] for e in envelopes if isinstance(e.message, ProxyCall) and e.message.args]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _secrets(certificates: Certificates) -> None:
+    StreamGuarantees.secrets = Secrets(certificates)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ import random
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from hypothesis import strategies as st
 from tests.certificates_fixture import Certificates
 from tests.tls_records import ALERT, HANDSHAKE, Records12, Records13, cut_records, random_of, secrets_in
 from theater_tcp.credentials import ClientCredentials, ServerCredentials
-from theater_tcp.errors import InvalidArgument, TlsFailed, TlsTruncated
+from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed, TlsTruncated
 from theater_tcp.tls_engine import RECORD, TlsEngine, TlsInfo
 from theater_tcp.tls_settings import ClientTls, ServerTls
 
@@ -42,16 +41,28 @@ class Contexts:
     def __init__(self, certificates: Certificates) -> None:
         self.certificates = certificates
 
-    @cache  # noqa: B019 - lives as long as the tests of this module
-    def server(self, version: str = "1.3", which: str = "server", **more: Any) -> ssl.SSLContext:
-        files = getattr(self.certificates, which)
+        self._made: dict[Any, ssl.SSLContext] = {}
+
+    def new_server(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
+        files = self.certificates.server
         tls = ServerTls(cert=files.cert, key=files.key, min_version=version, **more)
         return self._of(ServerCredentials(tls).context, version)
 
-    @cache  # noqa: B019
-    def client(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
-        tls = ClientTls(**({"ca_cert": self.certificates.ca, "min_version": version} | more))
+    def server(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
+        return self._once(self.new_server, version, more)
+
+    def new_client(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
+        tls = ClientTls(ca_cert=self.certificates.ca, min_version=version, **more)
         return self._of(ClientCredentials(tls).context, version)
+
+    def client(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
+        return self._once(self.new_client, version, more)
+
+    def _once(self, make: Callable[..., ssl.SSLContext], version: str, more: dict[str, Any]) -> ssl.SSLContext:
+        key = (make, version, *more.items())
+        if key not in self._made:
+            self._made[key] = make(version, **more)
+        return self._made[key]
 
     @staticmethod
     def _of(context: ssl.SSLContext, version: str) -> ssl.SSLContext:
@@ -140,6 +151,17 @@ def read_all(end: TlsEngine, limit: int = 1 << 20) -> bytes:
     return data
 
 
+def read_to_the_end(end: TlsEngine, limit: int = 100) -> tuple[bytes, TheaterError | None]:
+    """All that comes of what was fed, and what it fails with, if it does."""
+    data = b""
+    try:
+        while end.buffered:
+            data += end.read(limit)
+    except TheaterError as error:
+        return data, error
+    return data, None
+
+
 def failure_of(end: TlsEngine) -> str:
     """What the handshake fails with, in words for people."""
     with pytest.raises(TlsFailed) as caught:
@@ -200,25 +222,18 @@ def test_before_the_handshake_is_complete_nothing_can_be_read_whatever_came(cont
 def test_data_in_one_piece_with_the_end_of_the_handshake_counts_as_buffered(contexts: Contexts, version: str) -> None:
     """No selector would tell of it: the socket has nothing more."""
     pair = Pair(contexts.server(version), contexts.client(version))
-    pair.client.handshake()
-    pair.server.feed(pair.client.take_output())
-    pair.server.handshake()
-    pair.client.feed(pair.server.take_output())
-    early = pair.client
-    while not early.handshake():
-        pair.server.feed(early.take_output())
-        assert pair.server.handshake()
-        early.feed(pair.server.take_output())
-    if version == "1.3":  # the client is done first, and its data follows its Finished at once
-        early.write(b"early")
-        pair.server.feed(early.take_output())
-        assert pair.server.handshake()
-    else:
-        early.write(b"early")
-        pair.server.feed(early.take_output())
-    assert pair.server.buffered
-    assert pair.server.read(100) == b"early"
-    assert not pair.server.buffered
+    first = pair.client
+    while not first.handshake():
+        pair.other(first).feed(first.take_output())
+        first = pair.other(first)
+    first.write(b"early")
+    last = pair.other(first)
+    last.feed(first.take_output())
+    assert last.handshake()
+    assert last.buffered
+    assert last.read(100) == b"early"
+    assert last.read(100) == b""
+    assert not last.buffered
 
 
 NOT_TLS = {
@@ -273,10 +288,10 @@ def test_whatever_comes_instead_of_a_handshake_it_fails_in_words_or_waits_for_mo
     end.handshake()
     end.feed(garbage)
     try:
-        assert not end.handshake()
-    except TlsFailed as error:
-        assert str(error).startswith("tls: ")
-    else:
+        waits = not end.handshake()
+    except TlsFailed:
+        waits = False
+    if waits:
         end.feed_eof()
         failure_of(end)
     assert not end.secured
@@ -312,10 +327,11 @@ def test_an_end_of_stream_in_the_handshake_is_a_failure_that_says_so(
     pair.client.handshake()
     pair.server.feed(pair.client.take_output()[: None if server_side else 100])
     pair.server.handshake()
+    if not server_side:
+        pair.client.feed(pair.server.take_output()[:50])
     end = pair.server if server_side else pair.client
-    end.feed(pair.server.take_output()[:50])
     end.feed_eof()
-    assert failure_of(end) == "the peer ended the connection" if not server_side else failure_of(end)
+    assert failure_of(end) == "the peer ended the connection"
 
 
 @pytest.mark.parametrize(
@@ -367,17 +383,22 @@ def test_a_client_without_the_certificate_that_is_required_is_refused(contexts: 
     server = contexts.server(version, client_ca=contexts.certificates.ca, client_auth="required")
     pair = Pair(server, contexts.client(version))
     pair.client.handshake()
-    with pytest.raises(TlsFailed, match="peer did not return a certificate"):
-        while pair.carry():
-            pass
+    pair.server.feed(pair.client.take_output())
+    assert not pair.server.handshake()
     pair.client.feed(pair.server.take_output())
-    with pytest.raises(TlsFailed, match="the peer's alert: (certificate required|handshake failure)"):
-        if pair.client.handshake():  # in TLS 1.3 a client's handshake is over before the server has looked at it
-            pair.client.read(1)
+    done = pair.client.handshake()
+    pair.server.feed(pair.client.take_output())
+    assert failure_of(pair.server) == "peer did not return a certificate"
+    pair.client.feed(pair.server.take_output())
+    if done:  # in TLS 1.3 a client's handshake is over before the server has looked at it
+        _, error = read_to_the_end(pair.client)
+        assert str(error) == "tls: the peer's alert: certificate required"
+    else:
+        assert failure_of(pair.client) == "the peer's alert: handshake failure"
 
 
-@pytest.mark.parametrize("name", ["", ".example.org", "a\0b", 5, "ä" * 64, "x" * 64 + ".example.org"])
-def test_what_is_no_name_is_refused_before_anything_begins(contexts: Contexts, name: Any) -> None:
+@pytest.mark.parametrize("name", ["", ".example.org", "a\0b", "ä" * 64, "x" * 64 + ".example.org"])
+def test_what_is_no_name_is_refused_before_anything_begins(contexts: Contexts, name: str) -> None:
     with pytest.raises(InvalidArgument, match="is no server name"):
         TlsEngine(contexts.client(), server_side=False, server_name=name)
 
@@ -455,15 +476,10 @@ def test_a_session_that_the_server_does_not_know_costs_a_full_handshake_and_noth
     contexts: Contexts,
 ) -> None:
     session = Pair.secured(contexts).client.session
-    stranger = ServerCredentials(contexts_tls(contexts)).context
-    pair = Pair(stranger, contexts.client(), session=session)
+    pair = Pair(contexts.new_server(), contexts.client(), session=session)
     pair.shake_hands()
     assert not pair.client.info().resumed
     assert pair.tell(pair.client, b"x") == b"x"
-
-
-def contexts_tls(contexts: Contexts) -> ServerTls:
-    return ServerTls(cert=contexts.certificates.server.cert, key=contexts.certificates.server.key)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -490,31 +506,516 @@ def test_bytes_arrive_once_and_in_order_in_both_directions_whatever_pieces_the_r
     turns: list[bool],
 ) -> None:
     pair = Pair.secured(contexts, version)
-    limit = itertools.cycle(reads)
-    wanted, got, wires = {}, {}, {}
+    many = sum(map(sum, messages)) > 5000  # a byte at a time only where there are few
+    limit = itertools.cycle(max(size, 1000 * many) for size in reads)
+    coming, wanted, got = {}, {}, {}
     for end, sizes in zip((pair.client, pair.server), messages, strict=True):
         for start, size in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):
             end.write(STREAM[start : start + size])
-        wanted[pair.other(end)] = STREAM[: sum(sizes)]
-        got[end] = b""
-        small = sum(sizes) < 2000
-        wires[pair.other(end)] = pieces(end.take_output(), [size if small else max(size, 100) for size in cuts])
-    for turn in itertools.cycle(turns if any(turns) and not all(turns) else [True, False]):
-        end = pair.client if turn else pair.server
-        piece = next(wires[end], None)
-        if piece is not None:
-            end.feed(piece)
-            assert end.buffered
-            while end.buffered:
-                most = next(limit)
-                data = end.read(max(most, 1000) if len(wanted[end]) > 10_000 else most)
-                got[end] += data
-            assert wanted[end].startswith(got[end])
-        elif next(wires[pair.other(end)], None) is None:
-            break
+        other = pair.other(end)
+        coming[other] = list(pieces(end.take_output(), [max(size, 1000 * many) for size in cuts]))
+        wanted[other], got[other] = STREAM[: sum(sizes)], b""
+    turn = itertools.cycle(turns)
+    while any(coming.values()):
+        end = pair.client if next(turn) else pair.server
+        if not coming[end]:
+            end = pair.other(end)
+        end.feed(coming[end].pop(0))
+        while data := end.read(most := next(limit)):
+            assert len(data) <= most
+            got[end] += data
+        assert not end.buffered
+    assert got == wanted
+    assert not pair.client.ended
+    assert not pair.server.ended
+
+
+@both_versions
+def test_megabytes_go_in_both_directions_at_the_same_time(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    ends = (pair.client, pair.server)
+    got: dict[TlsEngine, list[bytes]] = {end: [] for end in ends}
+    cuts = random.Random(7)
+    for start in list(range(0, len(STREAM), 1 << 18)) * 3:
+        for end in ends:
+            end.write(STREAM[start : start + (1 << 18)])
+        for end in ends:
+            for piece in pieces(pair.other(end).take_output(), [cuts.randint(1, 70_000) for _ in range(5)]):
+                end.feed(piece)
+                got[end].append(read_all(end))
+    for end in ends:
+        assert b"".join(got[end]) == STREAM * 3
+
+
+@both_versions
+def test_records_byte_by_byte_give_their_bytes_when_they_are_whole(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"one")
+    output = pair.client.take_output()
+    for byte in output[:-1]:
+        pair.server.feed(bytes([byte]))
+        assert pair.server.buffered, "it can't be told without a look"
+        assert pair.server.read(100) == b""
+        assert not pair.server.buffered
+    pair.server.feed(output[-1:])
+    assert pair.server.read(100) == b"one"
+
+
+@both_versions
+def test_records_that_came_together_are_read_together_up_to_the_limit(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    for word in (b"one", b"two", b"three"):
+        pair.client.write(word)
+    pair.server.feed(pair.client.take_output())
+    assert pair.server.read(4) == b"onet"
+    assert pair.server.buffered
+    assert pair.server.read(100) == b"wothree"
+    assert not pair.server.buffered
+
+
+def test_a_record_is_read_in_parts_by_who_wants_parts(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.client.write(STREAM[:RECORD])
+    pair.server.feed(pair.client.take_output())
+    parts = []
+    while pair.server.buffered:
+        parts.append(pair.server.read(100))
+    assert b"".join(parts) == STREAM[:RECORD]
+    assert {len(part) for part in parts} == {100, RECORD % 100}
+
+
+def test_what_is_written_is_in_the_output_at_once_and_taken_once(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    assert pair.client.take_output() == b""
+    pair.client.write(bytearray(b"some"))
+    pair.client.write(memoryview(b"thing"))
+    output = pair.client.take_output()
+    assert len(cut_records(output)) == 2
+    assert pair.client.take_output() == b""
+    pair.server.feed(memoryview(output))
+    assert pair.server.read(100) == b"something"
+
+
+def test_nothing_written_is_nothing_sent(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.client.write(b"")
+    assert pair.client.take_output() == b""
+
+
+def test_a_look_ahead_decrypts_one_record_at_most_and_leaves_it_to_be_read(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    assert not pair.server.look_ahead()
+    for _ in range(3):
+        pair.client.write(STREAM[:RECORD])
+    pair.server.feed(pair.client.take_output())
+    for _ in range(5):
+        assert pair.server.look_ahead()
+    first = pair.server.read(10)
+    assert first == STREAM[:10]
+    assert pair.server.look_ahead()
+    assert pair.server.read(1 << 20) == STREAM[10:RECORD], "what was looked at, and no more"
+    assert pair.server.read(1 << 20) == STREAM[:RECORD] * 2
+
+
+def test_a_look_ahead_sees_the_end(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.client.close()
+    pair.server.feed(pair.client.take_output())
+    assert not pair.server.look_ahead()
+    assert pair.server.ended
+
+
+def test_thousands_of_small_records_do_not_make_the_stack_deeper(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    for byte in STREAM[:5000]:
+        pair.client.write(bytes([byte]))
+    pair.server.feed(pair.client.take_output())
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 25)
+    try:
+        data = pair.server.read(1 << 20)
+    finally:
+        sys.setrecursionlimit(before)
+    assert data == STREAM[:5000]
+
+
+# -- records made by hand --------------------------------------------------------------------------------------------
+
+
+class Handmade:
+    """A pair whose client, and whose server, can be replaced by records that are made by hand."""
+
+    def __init__(self, contexts: Contexts, keylog: Path, version: str) -> None:
+        server = contexts.new_server(version)
+        server.keylog_filename = str(keylog)
+        self.pair = pair = Pair(server, contexts.client(version))
+        pair.shake_hands()
+        pair.settle()
+        self.hello = cut_records(pair.sent[pair.client])[0][5:]
+        self.client: Any
+        self.server: Any
+        secrets = secrets_in(keylog)
+        if version == "1.3":
+            self.client = Records13(secrets["CLIENT_TRAFFIC_SECRET_0"])
+            self.server = Records13(secrets["SERVER_TRAFFIC_SECRET_0"])
+            ticket = cut_records(pair.sent[pair.server])[-1]
+            assert self.server.open(ticket)[0] == HANDSHAKE
         else:
-            pytest.fail("a piece was lost") if False else None
-    for end in (pair.client, pair.server):
-        pass
+            flights = random_of(pair.sent[pair.client]), random_of(pair.sent[pair.server])
+            self.client = Records12(secrets["CLIENT_RANDOM"], *flights, from_client=True)
+            self.server = Records12(secrets["CLIENT_RANDOM"], *flights, from_client=False)
 
 
+@pytest.fixture
+def handmade(contexts: Contexts, tmp_path: Path) -> Callable[[str], Handmade]:
+    return lambda version: Handmade(contexts, tmp_path / "keys", version)
+
+
+def test_a_key_update_that_asks_for_one_is_answered_before_the_next_data(
+    handmade: Callable[[str], Handmade],
+) -> None:
+    """RFC 8446, 4.6.3. Nothing is lost across it, and it is no end."""
+    made = handmade("1.3")
+    server = made.pair.server
+    for round_ in range(3):
+        server.feed(made.client.seal(b"old") + made.client.key_update(asks_for_one=True) + made.client.seal(b"new"))
+        assert read_all(server) == b"oldnew"
+        server.write(b"answer %d" % round_)
+        update, answer = cut_records(server.take_output())
+        assert made.server.open(update) == (HANDSHAKE, b"\x18\0\0\1\0")
+        made.server.update_key()
+        assert made.server.open(answer)[1] == b"answer %d" % round_
+
+
+def test_a_key_update_that_asks_for_none_gets_none(handmade: Callable[[str], Handmade]) -> None:
+    made = handmade("1.3")
+    server = made.pair.server
+    server.feed(made.client.key_update(asks_for_one=False))
+    assert server.read(100) == b""
+    server.feed(made.client.seal(b"new"))
+    assert server.read(100) == b"new"
+    server.write(b"answer")
+    assert made.server.open(server.take_output())[1] == b"answer"
+
+
+def test_a_client_takes_a_key_update_of_its_server(handmade: Callable[[str], Handmade]) -> None:
+    made = handmade("1.3")
+    client = made.pair.client
+    client.feed(made.server.key_update(asks_for_one=True) + made.server.seal(b"new"))
+    assert read_all(client) == b"new"
+    client.write(b"answer")
+    assert made.client.open(cut_records(client.take_output())[0])[0] == HANDSHAKE
+
+
+def test_an_empty_record_is_neither_data_nor_an_end(handmade: Callable[[str], Handmade]) -> None:
+    """RFC 8446, 5.1: zero-length fragments are permitted, as a counter-measure to traffic analysis; 5.4: padding."""
+    made = handmade("1.3")
+    server = made.pair.server
+    server.feed(made.client.seal(b"") + made.client.seal(b"", padding=200) + made.client.seal(b"x", padding=1000))
+    assert server.read(100) == b"x"
+    server.feed(made.client.seal(b""))
+    assert server.read(100) == b""
+    assert not server.ended
+    assert not server.buffered
+
+
+def test_empty_records_without_end_are_not_endured(handmade: Callable[[str], Handmade]) -> None:
+    made = handmade("1.3")
+    made.pair.server.feed(b"".join(made.client.seal(b"") for _ in range(100)))
+    with pytest.raises(TlsFailed, match="record too small"):
+        made.pair.server.read(100)
+
+
+def test_a_server_refuses_to_renegotiate_and_goes_on(handmade: Callable[[str], Handmade]) -> None:
+    """RFC 5746, 4.5; the client hears no_renegotiation (RFC 5246, 7.2.2)."""
+    made = handmade("1.2")
+    server = made.pair.server
+    server.feed(made.client.seal(b"before") + made.client.seal(made.hello, HANDSHAKE) + made.client.seal(b"after"))
+    assert read_all(server) == b"beforeafter"
+    assert made.server.open(server.take_output()) == (ALERT, b"\1\x64")
+    server.write(b"answer")
+    assert made.server.open(server.take_output())[1] == b"answer"
+
+
+def test_a_client_refuses_to_renegotiate_and_goes_on(handmade: Callable[[str], Handmade]) -> None:
+    made = handmade("1.2")
+    client = made.pair.client
+    client.feed(made.server.seal(b"before") + made.server.seal(bytes(4), HANDSHAKE) + made.server.seal(b"after"))
+    assert read_all(client) == b"beforeafter"
+    assert made.client.open(client.take_output()) == (ALERT, b"\1\x64")
+
+
+def test_a_handshake_message_inside_of_a_tls_1_3_connection_fails_it(handmade: Callable[[str], Handmade]) -> None:
+    """RFC 8446, 4.1.2: there is no renegotiation in TLS 1.3."""
+    made = handmade("1.3")
+    server = made.pair.server
+    server.feed(made.client.seal(made.hello, HANDSHAKE))
+    with pytest.raises(TlsFailed, match=r"unexpected message|not on record boundary"):
+        server.read(100)
+    assert made.server.open(server.take_output())[0] == ALERT
+
+
+def test_an_alert_of_the_peer_is_told_by_its_name(handmade: Callable[[str], Handmade]) -> None:
+    made = handmade("1.3")
+    made.pair.server.feed(made.client.seal(b"last words") + made.client.seal(b"\2\x50", ALERT))
+    assert made.pair.server.read(100) == b"last words"
+    with pytest.raises(TlsFailed, match="the peer's alert: internal error"):
+        made.pair.server.read(100)
+
+
+# -- the end ---------------------------------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("closer", ["client", "server"])
+def test_close_notify_comes_after_the_last_byte_and_ends_the_stream(
+    contexts: Contexts, version: str, closer: str
+) -> None:
+    pair = Pair.secured(contexts, version)
+    end: TlsEngine = getattr(pair, closer)
+    other = pair.other(end)
+    end.write(b"last words")
+    end.close()
+    other.feed(end.take_output())
+    assert other.read(4) == b"last"
+    assert not other.ended
+    assert other.read(100) == b" words"
+    assert other.read(100) == b""
+    assert other.ended
+    assert not other.buffered
+    assert not end.ended
+
+
+@both_versions
+@pytest.mark.parametrize("closer", ["client", "server"])
+def test_who_has_closed_still_reads_and_who_has_heard_of_it_still_writes(
+    contexts: Contexts, version: str, closer: str
+) -> None:
+    """RFC 8446, 6.1: each side closes its own direction."""
+    pair = Pair.secured(contexts, version)
+    end: TlsEngine = getattr(pair, closer)
+    other = pair.other(end)
+    assert pair.tell(end, b"question") == b"question"
+    end.close()
+    other.feed(end.take_output())
+    assert other.read(100) == b""
+    for start in range(0, 100_000, 10_000):
+        assert pair.tell(other, STREAM[start : start + 10_000]) == STREAM[start : start + 10_000]
+    other.close()
+    end.feed(other.take_output())
+    assert end.read(100) == b""
+    assert end.ended
+
+
+@both_versions
+@some_examples
+@given(
+    sizes=st.lists(st.sampled_from([1, 100, RECORD, 40_000]), min_size=1, max_size=4),
+    fed=st.floats(0, 1),
+    read=st.sampled_from([0, 1, 50, RECORD, 20_000]),
+    look=st.booleans(),
+    ended=st.booleans(),
+)
+def test_a_close_loses_nothing_that_has_come_or_is_still_to_come(
+    contexts: Contexts, version: str, sizes: list[int], fed: float, read: int, look: bool, ended: bool
+) -> None:
+    """Neither what is decrypted, nor whole records, nor the part of a record; nor the end behind it."""
+    pair = Pair.secured(contexts, version)
+    end, other = pair.server, pair.client
+    for size in sizes:
+        other.write(STREAM[:size])
+    if ended:
+        other.close()
+    wire = other.take_output()
+    cut = int(fed * len(wire))
+    end.feed(wire[:cut])
+    got = end.read(read) if read else b""
+    if look:
+        end.look_ahead()
+    end.close()
+    end.close()
+    got += read_all(end, 10_000)
+    end.feed(wire[cut:])
+    got += read_all(end)
+    assert got == b"".join(STREAM[:size] for size in sizes)
+    assert end.ended is ended
+    other.feed(end.take_output())
+    assert other.read(100) == b""
+    assert other.ended
+
+
+@both_versions
+def test_a_second_close_says_nothing_more(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.close()
+    assert pair.client.take_output()
+    pair.client.close()
+    assert pair.client.take_output() == b""
+
+
+def test_a_close_before_the_handshake_is_complete_says_nothing(contexts: Contexts) -> None:
+    pair = Pair(contexts.server(), contexts.client())
+    pair.client.close()
+    assert pair.client.take_output() == b""
+
+
+def test_a_write_after_the_close_is_refused(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.client.close()
+    pair.client.take_output()
+    with pytest.raises(TlsFailed, match="protocol is shutdown"):
+        pair.client.write(b"x")
+    assert pair.client.take_output() == b""
+
+
+@both_versions
+@pytest.mark.parametrize("together", [True, False], ids=["in one piece", "later"])
+def test_bytes_behind_close_notify_are_nobodys(contexts: Contexts, version: str, together: bool) -> None:
+    """RFC 8446, 6.1: any data received after a closure alert MUST be ignored."""
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"last words")
+    pair.client.close()
+    wire = pair.client.take_output()
+    behind = b"MAIL FROM:<a@example.org>\r\n" * 1000
+    if together:
+        wire += behind
+    pair.server.feed(wire)
+    assert pair.server.read(100) == b"last words"
+    assert pair.server.read(100) == b""
+    pair.server.feed(behind)
+    pair.server.feed_eof()
+    assert pair.server.read(100) == b""
+    assert pair.server.ended
+    assert not pair.server.buffered
+
+
+@both_versions
+@some_examples
+@given(data=st.data())
+def test_a_stream_that_is_cut_off_anywhere_is_told_after_its_whole_records(
+    contexts: Contexts, version: str, data: st.DataObject
+) -> None:
+    pair = Pair.secured(contexts, version)
+    words = [b"one", b"two", b"three", STREAM[:30_000]]
+    ends = [0]
+    for word in words:
+        pair.client.write(word)
+        ends.append(len(pair.client.take_output()) + ends[-1])
+    pair = Pair.secured(contexts, version)
+    for word in words:
+        pair.client.write(word)
+    wire = pair.client.take_output()
+    cut = data.draw(st.one_of(st.sampled_from(ends), st.integers(0, len(wire))), label="cut")
+    pair.server.feed(wire[:cut])
+    pair.server.feed_eof()
+    got, error = read_to_the_end(pair.server, 1000)
+    assert isinstance(error, TlsTruncated)
+    whole = [word for word, end in zip(words, ends[1:], strict=True) if end <= cut]
+    assert got.startswith(b"".join(whole))
+    assert b"".join(words).startswith(got)
+    assert not pair.server.ended
+    assert pair.server.read(100) == b"", "it is told once"
+    assert not pair.server.buffered
+
+
+@both_versions
+@some_examples
+@given(data=st.data())
+def test_a_stream_that_was_altered_anywhere_gives_no_wrong_byte_and_fails(
+    contexts: Contexts, version: str, data: st.DataObject
+) -> None:
+    pair = Pair.secured(contexts, version)
+    for start in range(0, 3000, 1000):
+        pair.client.write(STREAM[start : start + 1000])
+    pair.client.close()
+    wire = bytearray(pair.client.take_output())
+    wire[data.draw(st.integers(0, len(wire) - 1), label="where")] ^= data.draw(st.integers(1, 255), label="how")
+    pair.server.feed(wire)
+    pair.server.feed_eof()
+    got, error = read_to_the_end(pair.server, 700)
+    assert isinstance(error, (TlsFailed, TlsTruncated))
+    assert STREAM.startswith(got)
+    assert len(got) % 1000 == 0, "whole records only"
+
+
+@both_versions
+def test_a_record_that_is_played_again_fails_the_connection_with_an_alert(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"pay")
+    record = pair.client.take_output()
+    pair.server.feed(record + record)
+    assert pair.server.read(100) == b"pay"
+    with pytest.raises(TlsFailed, match="bad record mac"):
+        pair.server.read(100)
+    assert len(cut_records(pair.server.take_output())) == 1
+
+
+@both_versions
+def test_records_in_the_wrong_order_fail_the_connection(contexts: Contexts, version: str) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"one")
+    pair.client.write(b"two")
+    first, second = cut_records(pair.client.take_output())
+    pair.server.feed(second + first)
+    with pytest.raises(TlsFailed, match="bad record mac"):
+        pair.server.read(100)
+
+
+def test_plaintext_inside_of_an_encrypted_stream_fails_it(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.client.write(b"one")
+    pair.server.feed(pair.client.take_output() + b"QUIT\r\n")
+    assert pair.server.read(100) == b"one"
+    with pytest.raises(TlsFailed):
+        pair.server.read(100)
+
+
+@both_versions
+@pytest.mark.parametrize("part", [None, 5, 20], ids=["whole", "the header", "a part"])
+def test_a_close_after_the_end_of_the_tcp_stream_loses_nothing_that_came(
+    contexts: Contexts, version: str, part: int | None
+) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"one")
+    pair.client.write(b"two")
+    first, second = cut_records(pair.client.take_output())
+    pair.server.feed(first + second[:part])
+    pair.server.feed_eof()
+    pair.server.close()
+    got, error = read_to_the_end(pair.server)
+    assert isinstance(error, TlsTruncated)
+    assert got == (b"onetwo" if part is None else b"one")
+
+
+def test_after_a_failure_a_close_says_nothing(contexts: Contexts) -> None:
+    pair = Pair.secured(contexts)
+    pair.server.feed(b"QUIT\r\n")
+    with pytest.raises(TlsFailed):
+        pair.server.read(100)
+    pair.server.take_output()
+    pair.server.close()
+    assert pair.server.take_output() == b""
+
+
+@both_versions
+@pytest.mark.parametrize("how", ["ended", "cut off", "failed", "closed"])
+def test_what_was_agreed_on_is_known_after_the_end_too(contexts: Contexts, version: str, how: str) -> None:
+    pair = Pair.secured(contexts, version)
+    before = pair.client.info()
+    if how == "ended":
+        pair.server.close()
+        pair.client.feed(pair.server.take_output())
+    elif how == "cut off":
+        pair.client.feed_eof()
+    elif how == "failed":
+        pair.client.feed(b"QUIT\r\n")
+    else:
+        pair.client.close()
+    read_to_the_end(pair.client)
+    assert pair.client.info() == before
+    assert before.peer_certificate is not None
+
+
+def test_info_is_plain_data(contexts: Contexts) -> None:
+    info = Pair.secured(contexts).server.info()
+    assert info == TlsInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", None, NAME, None, False)

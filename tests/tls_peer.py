@@ -189,6 +189,8 @@ class TlsPeer:
         while True:
             try:
                 return self.tls.read(size)
+            except ssl.SSLZeroReturnError:  # close_notify, after this end's own
+                return b""
             except ssl.SSLWantReadError:
                 assert self.pull(), "the stream ended without close_notify"
 
@@ -220,6 +222,8 @@ class TlsPeer:
                         return bytes(data), "eof"
                 except ConnectionResetError:
                     return bytes(data), "reset"
+            except ssl.SSLZeroReturnError:  # after this end's own
+                return bytes(data), "close_notify"
             except ssl.SSLError as error:
                 return bytes(data), str(error.reason)
             else:

@@ -6,6 +6,7 @@ connected to a plain listening socket, and its peer is a TLS server).
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -211,6 +212,16 @@ def upgrade_call(side: str, connection: Any, *name: str) -> Callable[[], Any]:
     return lambda: connection.upgrade_to_tls_client(*name or ("localhost",))
 
 
+class _Failures(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.reasons: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple) and record.args and isinstance(record.args[-1], TheaterError):
+            self.reasons.append(str(record.args[-1]))
+
+
 class TlsStage(Stage):
     """A running Theater whose owners have TLS.
 
@@ -222,6 +233,19 @@ class TlsStage(Stage):
     def __init__(self, certificates: Certificates, settings: Settings | None = None) -> None:
         super().__init__(settings)
         self.certificates = certificates
+        self._failures = _Failures()
+        logging.getLogger("theater_tcp.tls").addHandler(self._failures)
+        logging.getLogger("theater_tcp.tls").setLevel(logging.INFO)
+
+    def close(self, check: bool = True) -> None:
+        """End everything."""
+        logging.getLogger("theater_tcp.tls").removeHandler(self._failures)
+        logging.getLogger("theater_tcp.tls").setLevel(logging.NOTSET)
+        super().close(check)
+
+    def reasons(self) -> list[str]:
+        """Why handshakes failed, in order: an owner never hears of one that failed at accept, only the log does."""
+        return self._failures.reasons
 
     def owner(self, kind: str = "loop", *, without: Iterable[str] = (), **hooks: Callable[..., Any]) -> TlsOwner:
         """A new actor; see :class:`tests.support.Owner`."""

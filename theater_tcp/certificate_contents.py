@@ -16,7 +16,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from theater_tcp.certificates import CertificateFacts, chain_problem, facts, is_self_signed, key_name, public_key_of
+from theater_tcp.certificate_keys import key_name, public_key_of
+from theater_tcp.certificates import CertificateFacts, chain_problem, facts, is_self_signed, read_certificates
 from theater_tcp.errors import InvalidArgument
 
 __all__ = ["Contents", "PrivateKey", "days_left", "purposes", "read_contents", "validity"]
@@ -93,8 +94,8 @@ def read_contents(data: bytes) -> Contents:
     if not data.strip():
         raise InvalidArgument("it is empty")
     try:
-        return Contents(certificates=(x509.load_der_x509_certificate(data),))
-    except ValueError:
+        return Contents(certificates=read_certificates(data))
+    except InvalidArgument:
         pass
     try:
         return Contents(keys=(_private_key(data, pem=False),))
@@ -136,11 +137,11 @@ def validity(known: CertificateFacts, now: datetime) -> str:
 
 
 def _span(length: timedelta) -> str:
-    number, unit = next(
-        ((length // size, name) for size, name in ((_DAY, "day"), (_HOUR, "hour")) if length >= 2 * size),
-        (length // _MINUTE, "minute"),
-    )
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+    for unit, name in ((_DAY, "days"), (_HOUR, "hours")):
+        if length >= 2 * unit:
+            return f"{length // unit} {name}"
+    minutes = length // _MINUTE
+    return {0: "less than a minute", 1: "1 minute"}.get(minutes, f"{minutes} minutes")
 
 
 def _from_pem(data: bytes) -> Contents:
@@ -150,14 +151,14 @@ def _from_pem(data: bytes) -> Contents:
     for label, block in _blocks(data):
         try:
             if label in _CERTIFICATES:
-                certificates.append(x509.load_pem_x509_certificate(block))
+                certificates += read_certificates(block)
             elif label.endswith(b"PRIVATE KEY"):
                 keys.append(_private_key(block, pem=True))
             elif not label.endswith(b"PARAMETERS"):  # these belong to the key behind them
                 others.append(_shown(label))
         except UnsupportedAlgorithm:
             raise InvalidArgument(f"private key {len(keys) + 1} is of a kind that is not supported") from None
-        except ValueError:
+        except (ValueError, InvalidArgument):
             kind, count = ("certificate", certificates) if label in _CERTIFICATES else ("private key", keys)
             raise InvalidArgument(f"{kind} {len(count) + 1} is damaged") from None
     if not certificates and not keys:

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from theater_tcp.certificates import CertificateFacts, belong_together, chain_problem, facts
+from theater_tcp.certificate_keys import belong_together
+from theater_tcp.certificates import CertificateFacts, chain_problem, facts
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.pem_file import PemFile
 
@@ -34,6 +35,13 @@ MIN_RSA = 2048
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
+_DAMAGED = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _USAGES = {
     "server": (ExtendedKeyUsageOID.SERVER_AUTH, "TLS servers"),
@@ -212,7 +220,7 @@ class _Reading:
     def _check_dates(self, field: str, path: str, certificates: list[x509.Certificate]) -> None:
         for number, certificate in enumerate(certificates, 1):
             known = facts(certificate)
-            which = f"certificate {number} ({known.subject})" if len(certificates) > 1 else "the certificate"
+            which = _title(number, known) if len(certificates) > 1 else "the certificate"
             if known.not_after < self.now:
                 raise self.wrong(field, path, f"{which} expired on {_written(known.not_after)}")
             if known.not_before > self.now:
@@ -242,7 +250,7 @@ class _Reading:
         for number, certificate in enumerate(certificates, 1):
             known = facts(certificate)
             if not known.ca:
-                raise self.wrong(field, path, f"certificate {number} ({known.subject}) is no CA certificate")
+                raise self.wrong(field, path, f"{_title(number, known)} is no CA certificate")
         valid = tuple(one for one in certificates if one.not_valid_before_utc <= self.now <= one.not_valid_after_utc)
         if not valid:
             self._check_dates(field, path, certificates)
@@ -266,11 +274,15 @@ class _Reading:
             try:
                 certificate = x509.load_pem_x509_certificate(block.pem)
                 certificate.extensions, certificate.public_key()  # each part is parsed when it is asked for
-            except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
+            except _DAMAGED:
                 which = f"certificate {number}" if len(blocks) > 1 else "the certificate"
                 raise self.wrong(field, path, f"{which} is damaged, or of a kind that is not supported") from None
             certificates.append(certificate)
         return certificates
+
+
+def _title(number: int, known: CertificateFacts) -> str:
+    return f"certificate {number} ({known.subject or 'without a subject'})"
 
 
 def _extension(certificate: x509.Certificate, kind: type[Any]) -> Any:

@@ -19,14 +19,12 @@ import msgspec
 
 from theater_tcp.certificates import CertificateFacts, DevelopmentAuthority, facts, is_issued_by, read_certificates
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.pem_file import MAX_FILE
 
-__all__ = ["DEFAULT_NAMES", "MAX_FILE", "CertificateFolder", "Made", "WrongFile", "read_file"]
+__all__ = ["DEFAULT_NAMES", "CertificateFolder", "Made", "WrongFile", "read_file"]
 
 DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
 """What a server's certificate is for where nobody says otherwise."""
-
-MAX_FILE = 4 << 20
-"""Bytes of the largest file that is read; the CA certificates of a whole system are a quarter of a MiB."""
 
 
 class WrongFile(InvalidArgument):
@@ -92,8 +90,8 @@ class CertificateFolder:
             the authority, the server's certificate, and the client's.
 
         Raises:
-            WrongFile: something is in the way.
-            InvalidArgument: a name is none, or the days are out of range. Nothing has changed then, as above.
+            WrongFile: something is in the way. Then, as below, nothing is written.
+            InvalidArgument: a name is none, or the days are out of range.
         """
         with self._locked():
             self._content.clear()
@@ -113,6 +111,8 @@ class CertificateFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileExistsError:
+            raise WrongFile(self.path, "it is no folder") from None
         except (OSError, ValueError) as error:
             raise _wrong(self.path, error) from None
         try:
@@ -183,7 +183,7 @@ def read_file(path: Path) -> tuple[bytes, int]:
     """A file's content and mode (``st_mode``). A pipe will do.
 
     Raises:
-        WrongFile: it can't be read, or it is larger than :data:`MAX_FILE`.
+        WrongFile: it can't be read, or it is larger than :data:`~theater_tcp.pem_file.MAX_FILE`.
     """
     try:
         with open(path, "rb") as file:

@@ -1,7 +1,7 @@
 """Names in certificates: to text as they are read, and from text as they are written.
 
 What is read may come from anybody. So every text is one printable line, in which what is not printable is the
-hexadecimal of its UTF-8, each byte behind a backslash (RFC 4514, 2.4), and no two different names have the same text.
+hexadecimal of its UTF-8, each byte behind a backslash (RFC 4514, 2.4), and no two alternative names have the same text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_COMMON_NAME = 64
 UNREADABLE = "(unreadable)"
 """What stands in place of a part that can't be read."""
 
-_SEPARATORS = '\\, "'  # one name of a list must not read as two
+_SEPARATORS = '\\,"'  # one name of a list must not read as two
 _MAX_HOST_NAME = 253
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*{_LABEL}")
@@ -43,7 +43,7 @@ def alternative_name(name: x509.GeneralName) -> str:
     if isinstance(name, x509.IPAddress):
         return str(name.value)
     if isinstance(name, x509.DNSName):
-        text = _escaped(name.value, _SEPARATORS)
+        text = _escaped_ascii(name.value)
         return f"DNS:{text}" if ":" in text or text == UNREADABLE or _address(text) is not None else text
     if isinstance(name, x509.DirectoryName):
         return f"DirName:{distinguished_name(name.value)}"
@@ -52,7 +52,7 @@ def alternative_name(name: x509.GeneralName) -> str:
     if isinstance(name, x509.RegisteredID):
         return f"RID:{name.value.dotted_string}"
     kind = "email" if isinstance(name, x509.RFC822Name) else "URI"
-    return f"{kind}:{_escaped(str(name.value), _SEPARATORS)}"
+    return f"{kind}:{_escaped_ascii(str(name.value))}"
 
 
 def server_name(text: str) -> x509.GeneralName:
@@ -104,14 +104,18 @@ def _host_name(text: str) -> x509.DNSName | None:
     return x509.DNSName(name) if fits else None
 
 
-def _escaped(text: str, also: str = "") -> str:
-    """The text in printable characters; those in ``also`` are escaped too."""
-    return "".join(
-        character
-        if character.isprintable() and character not in also
-        else "".join(f"\\{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-        for character in text
-    )
+def _escaped(text: str) -> str:
+    """Of a text that may be in any script, what is not printable is escaped."""
+    return "".join(c if c.isprintable() else _hexadecimal(c) for c in text)
+
+
+def _escaped_ascii(text: str) -> str:
+    """Of a text that is ASCII by right (RFC 5280, 4.2.1.6), other scripts are too, as they can look like it."""
+    return "".join(c if "!" <= c <= "~" and c not in _SEPARATORS else _hexadecimal(c) for c in text)
+
+
+def _hexadecimal(character: str) -> str:
+    return "".join(f"\\{byte:02X}" for byte in character.encode())
 
 
 def _shown(text: str) -> str:

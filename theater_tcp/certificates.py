@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from theater_tcp.certificate_keys import belong_together, key_name, read_key
 from theater_tcp.certificate_names import (
     MAX_COMMON_NAME,
     UNREADABLE,
@@ -35,16 +36,12 @@ __all__ = [
     "CertificateFacts",
     "DevelopmentAuthority",
     "Issued",
-    "belong_together",
     "chain_problem",
     "facts",
     "facts_from_der",
     "is_issued_by",
     "is_self_signed",
-    "key_name",
-    "public_key_of",
     "read_certificates",
-    "read_key",
 ]
 
 MAX_DAYS = 3650
@@ -53,8 +50,14 @@ MAX_DAYS = 3650
 _BACKDATED = timedelta(hours=1)
 """How long ago a new certificate became valid: the clock of whoever checks it may be slow."""
 
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-_MALFORMED = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _PEM = b"-----BEGIN "
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 
@@ -128,7 +131,7 @@ def facts_from_der(der: bytes) -> CertificateFacts:
     """
     try:
         return facts(x509.load_der_x509_certificate(der))
-    except ValueError:
+    except _MALFORMED:
         raise InvalidArgument("the certificate can't be read") from None
 
 
@@ -147,56 +150,12 @@ def read_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
         labels = _LABEL.findall(data)
         if b"CERTIFICATE" in labels or b"X509 CERTIFICATE" in labels:
             return tuple(x509.load_pem_x509_certificates(data))
-    except ValueError:
+    except _MALFORMED:
         if _PEM in data:
             raise InvalidArgument("a certificate in it can't be read") from None
         raise InvalidArgument("no certificate, neither in PEM nor in DER") from None
     found = ", ".join(dict.fromkeys(label.decode("ascii") for label in labels))
     raise InvalidArgument(f"no certificate in it{f', only {found}' if found else ''}")
-
-
-def read_key(data: bytes) -> PrivateKeyTypes:
-    """The private key of a file.
-
-    Args:
-        data: a key that is not encrypted, in PEM, other things beside it, or in DER.
-
-    Raises:
-        InvalidArgument: there is none, or it can't be read.
-    """
-    load = serialization.load_pem_private_key if _PEM in data else serialization.load_der_private_key
-    try:
-        return load(data, None)
-    except TypeError:
-        raise InvalidArgument("the private key is encrypted") from None
-    except UnsupportedAlgorithm:
-        raise InvalidArgument("the private key is of a kind that is not supported") from None
-    except ValueError:
-        raise InvalidArgument("no private key in it that can be read") from None
-
-
-def key_name(key: object) -> str:
-    """The kind of a public or private key, as ``ECDSA P-256``, ``RSA 2048`` or ``Ed25519``."""
-    if isinstance(key, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey):
-        return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}"
-    if isinstance(key, rsa.RSAPublicKey | rsa.RSAPrivateKey):
-        return f"RSA {key.key_size}"
-    return re.sub("(Public|Private)Key$", "", type(key).__name__)
-
-
-def public_key_of(owner: x509.Certificate | PrivateKeyTypes) -> bytes | None:
-    """The public key of a certificate or a private key; those that belong together have the same.
-
-    Returns:
-        SubjectPublicKeyInfo in DER (RFC 5280, 4.1.2.7); None if it can't be read.
-    """
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return _read(lambda: owner.public_key().public_bytes(*form), None)
-
-
-def belong_together(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
-    """Whether a private key is the one of a certificate."""
-    return public_key_of(certificate) == public_key_of(key)
 
 
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

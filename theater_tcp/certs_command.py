@@ -43,7 +43,7 @@ Names = Annotated[
         show_default=False,
     ),
 ]
-Days = Annotated[int, typer.Option("--days", min=1, max=MAX_DAYS, help="For how many days it is valid.")]
+Days = Annotated[int, typer.Option("--days", metavar="DAYS", help=f"For how many days it is valid, 1 to {MAX_DAYS}.")]
 Client = Annotated[
     str | None, typer.Option("--client", metavar="NAME", help="Make a certificate for a client of this name too.")
 ]
@@ -82,7 +82,8 @@ def dev(
     except WrongFile as error:
         raise CertsError(Problem(str(error.path), "", error.reason)) from None
     except InvalidArgument as error:
-        raise CertsError(Problem("", "", error.detail)) from None
+        reason = error.detail.removeprefix("days: ")
+        raise CertsError(Problem("", "" if reason == error.detail else "--days", reason)) from None
     console = _console()
     for role, part in zip(("ca", "server", "client"), made, strict=True):
         if part is None:

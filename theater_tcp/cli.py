@@ -340,14 +340,14 @@ def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
     except Exception as error:
         logger.debug("%s did not start", manifest.name, exc_info=error)
         raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None
-    listeners = []
+    own = [info for info in theater.listeners() if info.actor_urn == ref.actor_urn]  # that it opened in on_start
+    opened = []
     for index, address in enumerate(manifest.listen):
         try:
-            info = theater.listen_for(ref, address)
+            opened.append(theater.listen_for(ref, address))
         except TheaterError as error:
             raise _Wrong(Problem(manifest.name, f"tcp.listen[{index}]", _one_line(error))) from None
-        listeners.append({"actor": manifest.name, "id": info.id, "address": info.address})
-    return listeners
+    return [{"actor": manifest.name, "id": info.id, "address": info.address} for info in opened + own]
 
 
 def _phase(error: BaseException) -> str:

@@ -204,6 +204,8 @@ class Connection(UpgradableStream):
         if flush:
             self.finish()
         else:
+            if self.output is None:
+                self.say_goodbye()
             if self.output is not None and self.fd >= 0:
                 reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
             self.release_socket()

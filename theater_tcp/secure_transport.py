@@ -252,7 +252,7 @@ class SecureTransport(Transport):
         except TheaterError as error:
             self._tls_broken(engine, error)
             return b""
-        if engine.ended:
+        if engine.ended and not engine.buffered:
             self.eof = True
         if engine.outgoing.pending:  # answers of the protocol itself, as to a key update
             self.pass_on(engine)
@@ -337,15 +337,16 @@ class SecureTransport(Transport):
 
     def end_output(self) -> None:
         """Half-close: close_notify and FIN after what waits to be sent."""
-        self._say_goodbye()
+        self.say_goodbye()
         Transport.end_output(self)
 
     def finish(self) -> None:
         """Flush, say close_notify, and close, at most for ``linger_timeout``."""
-        self._say_goodbye()
+        self.say_goodbye()
         Transport.finish(self)
 
-    def _say_goodbye(self) -> None:
+    def say_goodbye(self) -> None:
+        """close_notify, if TLS is there to say it: nobody has cut off what ends here."""
         engine = self.tls
         if engine is not None and engine.secured and self.fd >= 0 and not self.write_closed:
             engine.close()

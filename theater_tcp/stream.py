@@ -292,6 +292,7 @@ class Stream(SecureTransport):
         waiting = len(data) - start + (self.output.size if self.output is not None else 0)
         if waiting > self.options.write_buffer_hard_limit and self.state.phase is not CLOSING:
             reset_on_close(self.sock)  # what went out already is incomplete
+            self.write_closed = True
             self.fail(f"limit: {waiting} bytes would wait to be sent, {self.options.write_buffer_hard_limit} may")
             raise self.error()
         super().queue_output(data, start)

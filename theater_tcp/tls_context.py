@@ -132,10 +132,11 @@ def _server_context(tls: ServerTls, identity: Identity, authorities: str | None,
 
 
 def _set_up(context: ssl.SSLContext, tls: ServerTls | ClientTls) -> None:
+    # Each of these holds whatever Python's defaults and the system's openssl.cnf are.
     context.minimum_version = _VERSIONS[tls.min_version]
+    context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    # Python sets it, and with it a stream that was cut off would look like one that was ended (RFC 8446, 6.1).
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # or a stream that was cut off looks ended (RFC 8446, 6.1)
     context.set_ciphers(tls.ciphers if tls.ciphers is not None else FORWARD_SECRET)
     if tls.alpn:
         context.set_alpn_protocols(list(tls.alpn))
@@ -251,7 +252,8 @@ def _chooser(contexts: dict[str, ssl.SSLContext]) -> Any:
     def choose(sslobject: Any, name: str | None, _context: ssl.SSLContext) -> None:
         if name is None:
             return
-        sslobject.theater_server_name = name
+        # A peer may ask for anything in ASCII, line breaks included, and must not write into a log with it.
+        sslobject.theater_server_name = name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
         asked = name.lower().removesuffix(".")
         context = contexts.get(asked) or contexts.get(f"*.{asked.partition('.')[2]}")
         if context is not None:

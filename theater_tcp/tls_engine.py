@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 
 import msgspec
 
+from theater_tcp import client_hello
 from theater_tcp.certificates import CertificateFacts, facts_from_der
 from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed, TlsTruncated
 
@@ -27,6 +29,7 @@ __all__ = ["RECORD", "TlsEngine", "TlsInfo", "server_name_of"]
 RECORD = 16 << 10
 """Bytes of plaintext in the largest record (RFC 8446, 5.1)."""
 
+_ILLEGAL_PARAMETER = 47
 _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(\w+)|TLSV1_(UNRECOGNIZED_NAME|UNSUPPORTED_EXTENSION)")
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 
@@ -64,7 +67,19 @@ class TlsEngine:
         InvalidArgument: ``server_name`` is no name.
     """
 
-    __slots__ = ("_ahead", "_at_eof", "_failure", "_incoming", "_object", "ended", "outgoing", "secured", "starved")
+    __slots__ = (
+        "_agreed",
+        "_ahead",
+        "_at_eof",
+        "_failure",
+        "_hello",
+        "_incoming",
+        "_object",
+        "ended",
+        "outgoing",
+        "secured",
+        "starved",
+    )
 
     def __init__(
         self,
@@ -87,6 +102,8 @@ class TlsEngine:
             self._object.session = session
         self._ahead = b""  # decrypted, and not asked for yet
         self._at_eof = False
+        self._hello: bytearray | None = bytearray() if server_side else None  # the ClientHello, until it is whole
+        self._agreed: tuple[str, str, str | None, bytes | None, bool] | None = None
         self.starved = True
         """Nothing comes of OpenSSL before more ciphertext does."""
         self._failure: TheaterError | None = None
@@ -117,28 +134,64 @@ class TlsEngine:
         Raises:
             TlsFailed: it can't succeed any more; the alert for the peer is in the output.
         """
+        if self._hello is not None and not self._hello_is_whole():
+            return False
+        sslobject = self._object
         try:
-            self._object.do_handshake()
+            sslobject.do_handshake()
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
             raise self._failed(error, "the peer ended the connection") from None
         self.secured = True
-        self.starved = not self._incoming.pending
+        self.starved = not self._incoming.pending and not self._at_eof
+        cipher = sslobject.cipher()
+        self._agreed = (  # now: after a failure OpenSSL says nothing of it any more
+            sys.intern(sslobject.version() or ""),
+            sys.intern(cipher[0] if cipher else ""),
+            sslobject.selected_alpn_protocol(),
+            sslobject.getpeercert(binary_form=True),
+            bool(sslobject.session_reused),
+        )
         return True
+
+    def _hello_is_whole(self) -> bool:
+        """Let the ClientHello through to OpenSSL when it is there and its server name is one."""
+        hello = self._hello
+        assert hello is not None
+        if not client_hello.ends_in(hello) and not self._at_eof:
+            if len(hello) > client_hello.MAX_HELLO:
+                raise self._refused(_ILLEGAL_PARAMETER, f"a ClientHello of more than {client_hello.MAX_HELLO} bytes")
+            return False
+        name = client_hello.server_name(hello)
+        if name is not None and not name.isascii():
+            raise self._refused(_ILLEGAL_PARAMETER, "the server name is not ASCII")
+        self._hello = None
+        self._incoming.write(hello)
+        if self._at_eof:
+            self._incoming.write_eof()
+        return True
+
+    def _refused(self, alert: int, reason: str) -> TlsFailed:
+        self.outgoing.write(bytes((0x15, 3, 1, 0, 2, 2, alert)))  # a fatal alert in plaintext (RFC 8446, 6.2)
+        return TlsFailed(reason)
 
     # -- ciphertext -----------------------------------------------------------------------------------------------
 
     def feed(self, ciphertext: bytes | bytearray | memoryview) -> None:
         """Take what came from the peer."""
-        self._incoming.write(ciphertext)
-        self.starved = False
+        if self._hello is None:
+            self._incoming.write(ciphertext)
+            self.starved = False
+        else:
+            self._hello += ciphertext
 
     def feed_eof(self) -> None:
         """The peer's TCP stream has ended."""
-        self._incoming.write_eof()
         self._at_eof = True
-        self.starved = False
+        if self._hello is None:
+            self._incoming.write_eof()
+            self.starved = False
 
     def take_output(self) -> bytes:
         """What is to be sent to the peer, all of it; empty if there is nothing."""
@@ -181,7 +234,7 @@ class TlsEngine:
             self.ended = True
             return b""
         if not self._incoming.pending and not sslobject.pending():  # asked first: an exception costs more than that
-            self.starved = True
+            self.starved = not self._at_eof  # at the end the next read tells of it
             return data
         return self._read_more(data, limit)
 
@@ -192,7 +245,7 @@ class TlsEngine:
         try:
             while size < limit:
                 if not incoming.pending and not pending():
-                    self.starved = True
+                    self.starved = not self._at_eof
                     break
                 piece = read(min(limit - size, RECORD))
                 if not piece:
@@ -254,22 +307,23 @@ class TlsEngine:
             self._incoming.write(aside)
 
     def info(self) -> TlsInfo:
-        """What was agreed on. After the handshake."""
-        certificate = self._object.getpeercert(binary_form=True)
-        cipher = self._object.cipher()
-        return TlsInfo(
-            version=self._object.version() or "",
-            cipher=cipher[0] if cipher else "",
-            alpn=self._object.selected_alpn_protocol(),
-            server_name=server_name_of(self._object),
-            peer_certificate=facts_from_der(certificate) if certificate else None,
-            resumed=bool(self._object.session_reused),
-        )
+        """What was agreed on. After the handshake.
+
+        Raises:
+            TlsFailed: the peer's certificate, which nobody verified, can't be read.
+        """
+        assert self._agreed is not None
+        version, cipher, alpn, certificate, resumed = self._agreed
+        try:
+            shown = facts_from_der(certificate) if certificate else None
+        except InvalidArgument as error:  # OpenSSL could, and nobody verified it
+            raise TlsFailed(f"the peer's certificate can't be read: {error.detail}") from None
+        return TlsInfo(version, cipher, alpn, server_name_of(self._object), shown, resumed)
 
     @property
     def resumed(self) -> bool:
         """Whether an earlier session was taken up again."""
-        return bool(self._object.session_reused)
+        return self._agreed is not None and self._agreed[-1]
 
     def _take_failure(self) -> TheaterError:
         failure, self._failure = self._failure, None
@@ -309,4 +363,4 @@ def server_name_of(sslobject: ssl.SSLObject) -> str | None:
 
 
 def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text  # "IP address mismatch" stays

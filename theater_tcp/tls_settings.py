@@ -20,7 +20,7 @@ Version = Annotated[Literal["1.2", "1.3"], Meta(description="'1.2' or '1.3'", ex
 Protocol = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}\Z", description="a protocol's name as h2 or smtp")]
 Protocols = Annotated[tuple[Protocol, ...], Meta(description="a list of protocol names as h2 or smtp")]
 Ciphers = Annotated[str, Meta(min_length=1, description="a list of ciphers as OpenSSL has it")]
-HostName = Annotated[str, Meta(min_length=1, max_length=255, description="a host's name or address")]
+HostName = Annotated[str, Meta(min_length=1, max_length=255, description="a host name or an address")]
 
 
 class _Secretive(Checked, frozen=True, kw_only=True):
@@ -58,7 +58,10 @@ class ServerTls(_Secretive, frozen=True, kw_only=True):
 
     Args:
         enabled: false is as if nothing of this were there.
-        cert, key, chain, password: see :class:`CertificateFiles`.
+        cert: see :class:`CertificateFiles`, as the next three.
+        key: its private key.
+        chain: the intermediate certificates.
+        password: of the key.
         auto_handshake: TLS begins with the first byte of each accepted connection; false leaves it to
             ``upgrade_to_tls_server`` (STARTTLS).
         min_version: the oldest version of TLS that is spoken.
@@ -114,7 +117,9 @@ class ClientTls(_Secretive, frozen=True, kw_only=True):
         skip_verify: take any certificate of anybody. For tests; there is a warning at every start.
         auto_handshake: TLS begins with the first byte of each connection that is opened; false leaves it to
             ``upgrade_to_tls_client`` (STARTTLS).
-        cert, key, password: what the client shows of itself; see :class:`CertificateFiles`.
+        cert: what the client shows of itself; see :class:`CertificateFiles`, as the next two.
+        key: its private key.
+        password: of the key.
         min_version: the oldest version of TLS that is spoken.
         ciphers: OpenSSL's list of ciphers for TLS 1.2; None for a list of those with forward secrecy and AEAD.
         alpn: protocols that are offered, the best first (RFC 7301).

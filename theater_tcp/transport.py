@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import LoopActor
-from theater_tcp.connection_state import CLOSING, OPEN, PENDING, ConnectionState, Phase
+from theater_tcp.connection_state import CLOSING, HANDSHAKING, OPEN, PENDING, ConnectionState, Phase
 from theater_tcp.errors import from_os_error
 from theater_tcp.output_queue import OutputQueue
 from theater_tcp.poller import ERROR, HANGUP, PEER_SHUTDOWN, READ, WRITE
@@ -92,7 +92,7 @@ class Transport(LoopActor):
         self.reason: str | None = None  # why the connection ended, if not by end of stream
         self.sends_directly = False
         self.last_activity = network.loop.now
-        self.accepted = phase is PENDING
+        self.accepted = phase is PENDING or phase is HANDSHAKING
 
     # -- what a subclass decides -----------------------------------------------------------------------------------
 

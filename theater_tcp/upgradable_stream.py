@@ -140,6 +140,13 @@ class UpgradableStream(OwnedStream):
 
     # -- how it went ---------------------------------------------------------------------------------------------------
 
+    def stream_ended(self) -> None:
+        """The peer has ended, or the socket failed: whoever knows of the connection is told."""
+        if self.hidden:
+            self.fail(self.reason or "eof")
+        else:
+            OwnedStream.stream_ended(self)
+
     def tls_secured(self, handshake: Handshake) -> None:
         """The handshake is complete."""
         self.state.apply(SECURE)

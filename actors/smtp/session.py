@@ -222,7 +222,7 @@ class Session:
     def shut_down(self) -> Step:
         """The server is going down: the client is told so, at once or after what is under way (message, upgrade)."""
         self._is_leaving = True
-        if self._delivery is not None or self._dialogue.mode in ("end", "upgrade"):
+        if self._delivery is not None or self._dialogue.mode == "end":
             return _NOTHING
         return self._advance_held()
 

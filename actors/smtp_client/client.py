@@ -19,9 +19,9 @@ from actors.smtp_client.session import Session, Step
 from actors.smtp_client.settings import ClientSettings, Timeouts
 from actors.smtp_client.submission import Submission
 from theater_tcp import ClientTls, ConnectionHandle, Future, TcpActor, TheaterError
-from theater_tcp.errors import InvalidArgument, NotFound, TimedOut
+from theater_tcp.errors import InvalidArgument, TimedOut
 
-__all__ = ["SmtpClient"]
+__all__ = ["SmtpClient", "address_literal"]
 
 logger = logging.getLogger("actors.smtp_client")
 
@@ -88,10 +88,8 @@ class SmtpClient(TcpActor):
         connection: ConnectionHandle | None = None
         try:
             connection = await self.tcp.connect(settings.server, settings.timeouts.connect, **self._options)
-            session.connected(_literal(connection.local_address), _tls_text(connection))
+            session.connected(address_literal(connection.local_address), _tls_text(connection))
             await self._converse(connection, session)
-        except NotFound:
-            session.fail("reset: the connection has ended")
         except TheaterError as error:
             session.fail(str(error))
         finally:
@@ -129,7 +127,7 @@ class SmtpClient(TcpActor):
             while True:
                 await _first_of(incoming, expired)
                 if not incoming.done:
-                    raise TimedOut(f"no reply to {session.awaited} within {session.timeout:g} s")
+                    raise TimedOut(f"{session.awaited}: no reply within {session.timeout:g} s")
                 step = session.receive(await incoming)
                 if step is not None:
                     return step
@@ -180,7 +178,7 @@ def _tls_text(connection: ConnectionHandle) -> str:
     return "" if info is None else f"{info.version} {info.cipher}"
 
 
-def _literal(address: str) -> str:
+def address_literal(address: str) -> str:
     """The address literal (RFC 5321, 4.1.3) for the address of a socket."""
     host = address.rpartition(":")[0].strip("[]").partition("%")[0]
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 __all__ = ["Content"]
 
-_PIECE = 262_144
+_PIECE = 65_536
 _NEWLINE = rb"(?:\r\n|\n|\r(?!\n))"
 _HEADER_END = re.compile(rb"(?:\A|" + _NEWLINE + rb")" + _NEWLINE)
 

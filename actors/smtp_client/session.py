@@ -77,7 +77,6 @@ class Session:
     """
 
     __slots__ = (
-        "_accepted",
         "_awaited",
         "_commands",
         "_error",
@@ -104,7 +103,6 @@ class Session:
         self._commands: deque[tuple[_Awaited, str]] = deque()  # not sent yet
         self._awaited: deque[_Awaited] = deque()
         self._output: list[str] = []
-        self._accepted: list[str] = []  # recipients whose RCPT was accepted
         self._outcomes: dict[str, Outcome] = {}  # of the recipients that are decided
         self._error = ""
         self._starts_tls = False
@@ -177,7 +175,7 @@ class Session:
         """The session is at its end before its time. What was decided by a reply stays so.
 
         Args:
-            reason: in one line, as ``reset`` or ``timeout: no reply to MAIL``.
+            reason: in one line, as ``reset`` or ``timeout: mail: no reply within 300 s``.
         """
         if self._undecided:
             self._error = reason
@@ -278,25 +276,29 @@ class Session:
         if reply.code == 220:
             self._say("ehlo", f"EHLO {self._name}")
         else:
-            self._refuse(_negative(reply, "greeting"))
+            self._refuse(_negative(reply, "the greeting"))
 
     def _on_ehlo(self, reply: Reply) -> None:
         if reply.kind == 2:
             self._extensions = Extensions(reply)
             self._begin()
-        elif _negative(reply, "EHLO").kind == 4:
+        elif _negative(reply, "the reply to EHLO").kind == 4:
             self._refuse(reply)
-        elif self._settings.tls == "required" and not self._tls:
+        elif not (self._tls or self._allows_plaintext):
             self._stop(f"tls: the server does not know EHLO, so there is no STARTTLS: {reply}")
         else:
             self._say("helo", f"HELO {self._name}")
+
+    @property
+    def _allows_plaintext(self) -> bool:
+        return self._settings.tls in ("opportunistic", "none")
 
     def _on_helo(self, reply: Reply) -> None:
         if reply.kind == 2:
             self._extensions = Extensions()
             self._begin()
         else:
-            self._refuse(_negative(reply, "HELO"))
+            self._refuse(_negative(reply, "the reply to HELO"))
 
     def _begin(self) -> None:
         """The server has said what it can do: go on to TLS, or to the message."""
@@ -304,20 +306,20 @@ class Session:
             self._begin_mail()
         elif "STARTTLS" in self._extensions:
             self._say("starttls", "STARTTLS")
-        elif self._settings.tls == "required":
-            self._stop("tls: the server does not offer STARTTLS")
-        else:
+        elif self._allows_plaintext:
             self._begin_mail()
+        else:
+            self._stop("tls: the server does not offer STARTTLS")
 
     def _on_starttls(self, reply: Reply) -> None:
         if reply.code == 220:
             self._starts_tls = True
             return
-        refusal = _negative(reply, "STARTTLS")
-        if self._settings.tls == "required":
-            self._stop(f"tls: the server refused STARTTLS: {refusal}")
-        else:
+        refusal = _negative(reply, "the reply to STARTTLS")
+        if self._allows_plaintext:
             self._begin_mail()
+        else:
+            self._stop(f"tls: the server refused STARTTLS: {refusal}")
 
     def _begin_mail(self) -> None:
         """Queue the commands of the message, unless the server can't take it."""
@@ -336,15 +338,13 @@ class Session:
 
     def _on_mail(self, reply: Reply) -> None:
         if reply.kind != 2:
-            self._refuse(_negative(reply, "MAIL"))
+            self._refuse(_negative(reply, "the reply to MAIL"))
 
     def _on_rcpt(self, reply: Reply, recipient: str) -> None:
-        if recipient in self._outcomes:
-            return  # MAIL was refused
-        if reply.kind == 2:
-            self._accepted.append(recipient)
-        else:
-            self._outcomes[recipient] = _outcome(recipient, "refused", _negative(reply, "RCPT"))
+        # One that is accepted is undecided up to the reply to the message; all are decided where MAIL was refused.
+        if reply.kind != 2 and recipient not in self._outcomes:
+            no = _negative(reply, "the reply to RCPT")
+            self._outcomes[recipient] = Outcome(recipient, "refused", no.code, no.enhanced, no.text)
 
     def _on_data(self, reply: Reply) -> None:
         if reply.code == 354:
@@ -353,7 +353,7 @@ class Session:
             else:
                 self._say("end", ".")  # nobody is left to get a message; the server waits for one (RFC 2920, 3.1)
         else:
-            self._refuse(_negative(reply, "DATA"))
+            self._refuse(_negative(reply, "the reply to DATA"))
 
     def _on_end(self, reply: Reply) -> None:
         if not self._undecided:
@@ -361,7 +361,7 @@ class Session:
         if reply.kind == 2:
             self._decide("accepted", reply.code, reply.enhanced, reply.text)
         else:
-            self._refuse(_negative(reply, "the message"))
+            self._refuse(_negative(reply, "the reply to the message"))
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
@@ -419,9 +419,5 @@ class Session:
 def _negative(reply: Reply, what: str) -> Reply:
     """The reply, where it is one that says no."""
     if reply.kind not in (4, 5):
-        raise _Broken(f"protocol: the reply to {what} makes no sense there: {reply}")
+        raise _Broken(f"protocol: {what} makes no sense there: {reply}")
     return reply
-
-
-def _outcome(recipient: str, status: Status, reply: Reply) -> Outcome:
-    return Outcome(recipient, status, reply.code, reply.enhanced, reply.text)

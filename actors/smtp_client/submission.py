@@ -7,7 +7,7 @@ ends, no angle brackets, and spaces only inside of a quoted local part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import msgspec
@@ -38,7 +38,7 @@ class Submission(msgspec.Struct, frozen=True, dict=True):
     """
 
     sender: str
-    recipients: tuple[str, ...]
+    recipients: Sequence[str]
     message: bytes
 
     def __post_init__(self) -> None:

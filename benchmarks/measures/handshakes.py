@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+import threading
 import time
 
 import msgspec
@@ -57,7 +58,7 @@ class Handshakes:
         done = _step(server)
         spent += time.thread_time_ns() - begun
         if not done or server.cipher() is None or server.version() != "TLSv1.3":
-            sys.exit("handshakes: no TLS 1.3 came about")
+            raise RuntimeError("no TLS 1.3 came about")
         return spent
 
 
@@ -73,9 +74,8 @@ def main() -> None:
     """Answer until standard input closes."""
     launch, count = Launch.from_arguments([*sys.argv[1:4], "accept"]), int(sys.argv[4])
     measured = Handshakes(launch.context(), count)
-    answered = threading_event()
     announce(0, {MEASURE: measured.measure})
-    answered.wait()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

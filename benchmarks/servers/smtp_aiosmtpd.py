@@ -1,4 +1,6 @@
-"""An SMTP server with aiosmtpd that puts each message into a Maildir: ``smtp_aiosmtpd MAILDIR own|lean``.
+"""An SMTP server with aiosmtpd that puts each message into a Maildir.
+
+``smtp_aiosmtpd MAILDIR own|lean``, or, with STARTTLS, ``smtp_aiosmtpd MAILDIR own|lean CERT KEY TICKETS starttls``.
 
 ``own`` is the handler that aiosmtpd ships for a Maildir, ``aiosmtpd.handlers.Mailbox``, which parses each message and
 writes it out again; its ``os.fsync`` does nothing here. ``lean`` is the least that a handler can do: it writes the
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -19,6 +22,7 @@ from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from benchmarks.servers.launch import BACKLOG, announce, listen
+from benchmarks.servers.tls_launch import Launch
 
 __all__ = ["main"]
 
@@ -48,10 +52,12 @@ class LeanHandler:
         return "250 2.0.0 accepted"
 
 
-async def serve(handler: LeanHandler | Mailbox) -> None:
+async def serve(handler: LeanHandler | Mailbox, context: ssl.SSLContext | None) -> None:
     listener = listen()
     server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(handler, hostname="mx.example.org", enable_SMTPUTF8=True), sock=listener, backlog=BACKLOG
+        lambda: SMTP(handler, hostname="mx.example.org", enable_SMTPUTF8=True, tls_context=context),
+        sock=listener,
+        backlog=BACKLOG,
     )
     announce(listener.getsockname()[1])
     await server.serve_forever()
@@ -60,11 +66,12 @@ async def serve(handler: LeanHandler | Mailbox) -> None:
 def main() -> None:
     """Serve until standard input closes."""
     maildir, kind = Path(sys.argv[1]), sys.argv[2]
+    context = Launch.from_arguments(sys.argv[3:]).context() if sys.argv[3:] else None
     if kind == "own":
         os.fsync = lambda fd: None
-        asyncio.run(serve(Mailbox(maildir)))
+        asyncio.run(serve(Mailbox(maildir), context))
     elif kind == "lean":
-        asyncio.run(serve(LeanHandler(maildir)))
+        asyncio.run(serve(LeanHandler(maildir), context))
     else:
         sys.exit(f"smtp_aiosmtpd: {kind!r} is neither own nor lean")
 

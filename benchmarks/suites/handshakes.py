@@ -24,7 +24,7 @@ FULL_ONES = f"{OURS}, full"
 UPGRADED = " upgraded"
 """What is appended to a server's name where the connections are upgraded."""
 
-_SLOTS = 32
+_SLOTS = 8
 _COLUMNS = (
     CPU,
     Column("per_cpu_second", "lives/CPU s", 0),
@@ -64,6 +64,4 @@ def handshakes(plan: Plan) -> Iterator[Comparison]:
         contestants[name] = at_accept[name], line
         contestants[name + UPGRADED] = upgraded[name], upgrade
         against[name] = against[name + UPGRADED] = name
-    yield compare_loads(
-        plan, "handshakes", UPGRADE, about, contestants, _COLUMNS, against=against, ca=certificate.ca
-    )
+    yield compare_loads(plan, "handshakes", UPGRADE, about, contestants, _COLUMNS, against=against, ca=certificate.ca)

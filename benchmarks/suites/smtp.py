@@ -17,13 +17,21 @@ from benchmarks.comparison import Column, Comparison, Figures, take_turns
 from benchmarks.plan import Plan
 from benchmarks.server import Server, ServerFailed
 
-__all__ = ["AIOSMTPD", "OURS_FSYNC", "smtp"]
+__all__ = ["AIOSMTPD", "COMMANDS", "OURS_FSYNC", "delivered", "smtp"]
 
 AIOSMTPD = "aiosmtpd"
 """aiosmtpd with the Maildir handler that it ships."""
 LEAN = "aiosmtpd, lean"
 """aiosmtpd with a handler that only writes the bytes to a file."""
 OURS_FSYNC = "ours, fsync"
+
+COMMANDS = {
+    OURS: ("smtp_ours", "no-fsync"),
+    OURS_FSYNC: ("smtp_ours", "fsync"),
+    AIOSMTPD: ("smtp_aiosmtpd", "own"),
+    LEAN: ("smtp_aiosmtpd", "lean"),
+}
+"""For each contestant the program, and what it is told behind its Maildir."""
 
 _SIZE = 4096
 _SESSIONS = (1, 20)
@@ -37,12 +45,7 @@ def smtp(plan: Plan) -> Iterator[Comparison]:
     if client is None:
         plan.missing[_PROGRAM] = "not installed (Postfix has it), so there are no figures for smtp"
         return
-    commands = {
-        OURS: ("smtp_ours", "no-fsync"),
-        OURS_FSYNC: ("smtp_ours", "fsync"),
-        AIOSMTPD: ("smtp_aiosmtpd", "own"),
-        LEAN: ("smtp_aiosmtpd", "lean"),
-    }
+    commands = dict(COMMANDS)
     if reason := missing_part(modules=["aiosmtpd"]):
         plan.missing[AIOSMTPD] = reason
         del commands[AIOSMTPD], commands[LEAN]
@@ -89,7 +92,7 @@ def _send(client: str, server: Server, maildir: Path, sessions: int, messages: i
     Nothing is deleted before the end of the run: ext4 does not use a freed inode again for some seconds, and creating
     files beside thousands of these costs 200 µs each, in every server alike.
     """
-    before = _delivered(maildir)
+    before = delivered(maildir)
     command = [client, "-s", str(sessions), "-m", str(messages), "-l", str(_SIZE)]
     command += ["-f", "from@example.org", "-t", "to@example.org", f"inet:127.0.0.1:{server.port}"]
     cpu, begun = server.cpu_us(), time.monotonic()
@@ -97,11 +100,12 @@ def _send(client: str, server: Server, maildir: Path, sessions: int, messages: i
     seconds, cpu = time.monotonic() - begun, server.cpu_us() - cpu
     if done.returncode:
         raise ServerFailed(f"{server.name}: {_PROGRAM} failed: {done.stderr.strip() or done.returncode}")
-    delivered = _delivered(maildir) - before
-    if delivered != messages:
-        raise ServerFailed(f"{server.name}: {delivered} of {messages} messages lie in the Maildir")
-    return {"cpu_us": cpu / messages, "per_second": messages / seconds, "delivered": delivered}
+    came = delivered(maildir) - before
+    if came != messages:
+        raise ServerFailed(f"{server.name}: {came} of {messages} messages lie in the Maildir")
+    return {"cpu_us": cpu / messages, "per_second": messages / seconds, "delivered": came}
 
 
-def _delivered(maildir: Path) -> int:
+def delivered(maildir: Path) -> int:
+    """How many messages lie in a Maildir, or in its folders."""
     return sum(path.stat().st_size >= _SIZE for path in maildir.glob("**/new/*"))

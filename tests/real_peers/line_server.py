@@ -48,7 +48,11 @@ class LineServer(TcpActor):
     def on_data(self, connection: Any, line: bytes) -> None:
         match line.split()[:1]:
             case [b"EHLO"]:
-                connection.send(b"250-localhost\r\n250-STARTTLS\r\n250 HELP\r\n" if connection.tls_available else b"250 localhost\r\n")
+                connection.send(
+                    b"250-localhost\r\n250-STARTTLS\r\n250 HELP\r\n"
+                    if connection.tls_available
+                    else b"250 localhost\r\n"
+                )
             case [b"STARTTLS"] if connection.tls_available:
                 connection.send(b"220 go ahead\r\n")
                 connection.set_active("passive")

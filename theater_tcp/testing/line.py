@@ -10,9 +10,16 @@ from theater_tcp.testing.peer import Peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from theater_tcp.future import Future
     from theater_tcp.testing.stage import SteppedTheater
 
-__all__ = ["Line", "Owner", "expect", "receive_exactly", "spawn"]
+__all__ = ["GO_AHEAD", "STARTTLS", "Line", "Owner", "expect", "receive_exactly", "spawn"]
+
+STARTTLS = b"STARTTLS\n"
+"""What who wants TLS on a connection that began without says, in plaintext."""
+
+GO_AHEAD = b"go ahead\n"
+"""The answer, behind which TLS begins."""
 
 
 def expect(found: object, wanted: object, what: str) -> None:
@@ -31,7 +38,12 @@ def _shown(value: object) -> str:
 
 
 class Owner(TcpActor):
-    """Owns the connections of a check and notes what it hears of them."""
+    """Owns the connections of a check and notes what it hears of them.
+
+    Where the options have TLS that does not begin with the first byte, it upgrades each connection before it counts as
+    arrived: on a connection that it accepted after the peer's line :data:`STARTTLS`, which it answers by
+    :data:`GO_AHEAD`; on one that it opened, as :meth:`on_receive` says, it is the other way round.
+    """
 
     def __init__(self, tell: Callable[[Owner], object]) -> None:
         super().__init__()
@@ -40,6 +52,7 @@ class Owner(TcpActor):
         self.chunks: list[bytes] = []
         self.closed: list[str] = []
         self.passive = 0
+        self._awaited: dict[ConnectionHandle, Callable[[], object]] = {}
         self.reaction: Callable[[ConnectionHandle, bytes], object] = lambda _connection, _data: None
 
     @property
@@ -47,14 +60,51 @@ class Owner(TcpActor):
         """All that was pushed to it."""
         return b"".join(self.chunks)
 
+    def on_receive(self, message: tuple[str, str]) -> None:
+        """Connect: the message is the address, and the name that the server's certificate must show if TLS is begun
+        in the middle."""
+        address, server_name = message
+
+        def opened(future: Future[ConnectionHandle]) -> None:
+            connection = future.get()
+            tls = self.tcp.options.client_tls
+            if tls is None or tls.auto_handshake:
+                self.arrived.append(connection)
+            else:
+                connection.send(STARTTLS)
+                self._await_line(connection, lambda: connection.upgrade_to_tls_client(server_name))
+
+        self.tcp.connect(address).on_done(opened)
+
     def handle_connection(self, connection: ConnectionHandle) -> None:
         connection.activate()
+        if connection.tls_available:
+
+            def upgrade() -> None:
+                connection.send(GO_AHEAD)
+                connection.upgrade_to_tls_server()
+
+            self._await_line(connection, upgrade)
+        else:
+            self.arrived.append(connection)
+
+    def _await_line(self, connection: ConnectionHandle, then: Callable[[], object]) -> None:
+        connection.set_framing("line", 64)
+        self._awaited[connection] = then
+        connection.set_active("once")
+
+    def on_tls(self, connection: ConnectionHandle) -> None:
+        connection.set_framing("raw")
         self.arrived.append(connection)
 
     def handle_connection_transfer(self, connection: ConnectionHandle) -> None:
         self.arrived.append(connection)
 
     def on_data(self, connection: ConnectionHandle, data: bytes) -> None:
+        awaited = self._awaited.pop(connection, None)
+        if awaited is not None:
+            awaited()
+            return
         self.chunks.append(data)
         self.reaction(connection, data)
 

@@ -22,6 +22,7 @@ import pykka
 
 from theater_tcp.actor import LoopActor, hosting
 from theater_tcp.address import parse
+from theater_tcp.credentials import Credentials
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future
@@ -200,6 +201,19 @@ class SteppedTheater(Theater):
         return self.dial(address, **capacities)
 
 
+class _Turns:
+    """In the place of :class:`theater_tcp.workers.Workers`: what would block is done in the loop's next turn."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+
+    def submit(self, call: Callable[..., Any], args: tuple[Any, ...], outcome: Future[Any]) -> None:
+        self._loop.submit(call, *args, into=outcome)
+
+    def close(self) -> None:
+        pass
+
+
 class Stage(SteppedTheater):
     """Actors without sockets, threads or time: listeners, connections and the clock are in memory.
 
@@ -235,6 +249,8 @@ class Stage(SteppedTheater):
         network: Any = self.network  # what is in memory has no more than the methods that are used
         network.connector = MemoryConnector(self.loop, self._memory)
         network.open_listening_socket = self._memory.open_listening_socket
+        network.workers = _Turns(self.loop)
+        network.credentials = Credentials(self.loop, network.workers, network.metrics)
         network.accept_from = self._memory.accept_from
         network.file_of = self._memory.file_of
 
@@ -281,12 +297,6 @@ class Stage(SteppedTheater):
         if is_actor and not issubclass(actor_class, LoopActor):
             raise InvalidArgument(f"{actor_class.__name__} has a thread of its own: a Stage has none, use a Theater")
         return super().spawn_async(actor_class, *args, **kwargs)
-
-    def to_thread(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """``call(*args)``, done on this thread in the loop's next turn."""
-        outcome: Future[Any] = Future()
-        self.loop.submit(call, *args, into=outcome)
-        return outcome
 
     def run_asyncio(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """An asyncio coroutine, run from beginning to end in the loop's next turn. It can't wait for actors."""

@@ -80,7 +80,7 @@ class Dialog:
         self.socket = socket.create_connection((host, port), timeout=TIMEOUT_S)
         # What is sent is there: the system does not wait for the server to acknowledge what was sent before (RFC 896).
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._file = self.socket.makefile("rb")
+        self._file = self.socket.makefile("rb", buffering=0)  # what is not asked for stays in the socket
 
     def __enter__(self) -> Dialog:
         return self
@@ -101,7 +101,7 @@ class Dialog:
         """Go on in TLS."""
         self._file.close()
         self.socket = trust.wrap_socket(self.socket, server_hostname="localhost")
-        self._file = self.socket.makefile("rb")
+        self._file = self.socket.makefile("rb", buffering=0)
 
     def cipher(self) -> tuple[str, str]:
         """The version of TLS and the cipher suite that were agreed on."""
@@ -114,7 +114,7 @@ class Dialog:
         """All bytes up to the end of the stream, or up to its reset."""
         read = b""
         try:
-            while piece := self._file.read1():
+            while piece := self.socket.recv(65_536):
                 read += piece
         except ConnectionResetError:
             pass

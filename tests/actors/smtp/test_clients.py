@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.actors.smtp.serving import TIMEOUT_S, Served, serving
+from tests.certificates_fixture import Certificates
+from theater_tcp import CertificateFiles
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = "Subject: hello\r\n\r\nFirst line.\r\n.A line with a dot.\r\n\r\nLast line.\r\n"
@@ -164,22 +166,39 @@ def test_the_load_generator_of_postfix_loses_no_message(served: Served) -> None:
 # -- the process --------------------------------------------------------------------------------------------------
 
 
+def overrides(folder: Path, certificate: CertificateFiles, implicit: str = "127.0.0.1:0") -> list[str]:
+    """What a test sets in the manifest: addresses that are free, a folder and files of its own."""
+    values = {
+        "tcp.listen": "['127.0.0.1:0']",
+        "tcp.server_tls.cert": f"'{certificate.cert}'",
+        "tcp.server_tls.key": f"'{certificate.key}'",
+        "init.implicit_tls": f"['{implicit}']",
+        "init.maildir": f"'{folder}/mail'",
+    }
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+
 class Process:
     """The server as the command line runs it, in a process of its own.
 
     Args:
         folder: for its Maildir and its ready file.
+        certificate: in place of the one that the manifest names.
+        implicit: where TLS begins with the first byte.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: CertificateFiles, implicit: str = "127.0.0.1:0") -> None:
         ready = folder / "ready.json"
         command = [sys.executable, "-m", "theater_tcp", "run", str(ROOT / "actors/smtp/smtp.yaml"), "--json"]
-        overrides = ["--set", "tcp.listen=['127.0.0.1:0']", "--set", f"init.maildir='{folder}/mail'"]
         self.popen = subprocess.Popen(
-            [*command, *overrides, "--ready-file", str(ready)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [*command, *overrides(folder, certificate, implicit), "--ready-file", str(ready)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.wait_for("ready")
-        self.host, _, port = json.loads(ready.read_text())["listeners"][0]["address"].rpartition(":")
+        addresses = [listener["address"] for listener in json.loads(ready.read_text())["listeners"]]
+        self.host, _, port = addresses[0].rpartition(":")
         self.port = int(port)
 
     def __enter__(self) -> Process:
@@ -195,7 +214,9 @@ class Process:
         assert any(json.loads(line)["event"] == event for line in self.popen.stdout)
 
 
-def test_a_kill_9_under_load_loses_no_acknowledged_message_and_leaves_no_half_one(tmp_path: Path) -> None:
+def test_a_kill_9_under_load_loses_no_acknowledged_message_and_leaves_no_half_one(
+    tmp_path: Path, certificates: Certificates
+) -> None:
     acknowledged: list[str] = []
     enough = threading.Semaphore(0)
     body = "\r\n".join(["x" * 70] * 200)
@@ -211,7 +232,7 @@ def test_a_kill_9_under_load_loses_no_acknowledged_message_and_leaves_no_half_on
         except (smtplib.SMTPException, OSError):
             pass  # the server is gone, in the middle of whatever it was doing
 
-    with Process(tmp_path) as process:
+    with Process(tmp_path, certificates.server) as process:
         threads = [threading.Thread(target=send, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
@@ -229,8 +250,10 @@ def test_a_kill_9_under_load_loses_no_acknowledged_message_and_leaves_no_half_on
     assert set(acknowledged) <= stored
 
 
-def test_sigterm_lets_the_message_under_way_come_in_and_ends_cleanly(tmp_path: Path) -> None:
-    with Process(tmp_path) as process:
+def test_sigterm_lets_the_message_under_way_come_in_and_ends_cleanly(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    with Process(tmp_path, certificates.server) as process:
         with smtplib.SMTP(process.host, process.port, timeout=TIMEOUT_S) as client:
             client.ehlo()
             client.mail("a@example.net")
@@ -252,14 +275,17 @@ def test_sigterm_lets_the_message_under_way_come_in_and_ends_cleanly(tmp_path: P
         ("init.max_recipients=5", "max_recipients: expected 'int' >= 100"),
         ("init.maildr=x", "init.maildr: SmtpServer takes no such argument (did you mean 'maildir'?)"),
         ("init.maildir=/dev/null", "maildir /dev/null: not a directory"),
+        ("init.implicit_tls=['2465']", "implicit_tls: '2465'"),
+        ("tcp.server_tls=null", "implicit_tls: there is no certificate for it (server_tls is not set)"),
+        ("tcp.server_tls.cert=/dev/null/x.pem", "tcp.server_tls.cert: /dev/null/x.pem: "),
     ],
 )
 def test_a_wrong_setting_in_the_manifest_ends_the_process_with_a_line_that_names_it(
-    tmp_path: Path, setting: str, reason: str
+    tmp_path: Path, certificates: Certificates, setting: str, reason: str
 ) -> None:
-    overrides = ("--set", "tcp.listen=['127.0.0.1:0']", "--set", f"init.maildir='{tmp_path}/mail'", "--set", setting)
+    settings = [*overrides(tmp_path, certificates.server), "--set", setting]
     done = subprocess.run(
-        [sys.executable, "-m", "theater_tcp", "run", str(ROOT / "actors/smtp/smtp.yaml"), *overrides],
+        [sys.executable, "-m", "theater_tcp", "run", str(ROOT / "actors/smtp/smtp.yaml"), *settings],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import smtplib
+import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.actors.smtp.serving import TIMEOUT_S, Served, serving
-from tests.actors.smtp.test_clients import TEXT, run, the_message
+from tests.actors.smtp.test_clients import ROOT, TEXT, Process, run, the_message
 from tests.certificates_fixture import Certificates
 
 SESSION = (
@@ -169,3 +172,38 @@ def test_postfix_verifies_the_server(served: Served, certificates: Certificates)
     output = run("posttls-finger", *trust, f"[127.0.0.1]:{served.port}", "localhost")
     assert "Verified TLS connection established" in output
     assert "TLSv1.3" in output
+
+
+# -- the manifest -------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_serves_in_both_ways(tmp_path: Path, certificates: Certificates) -> None:
+    trust = ssl.create_default_context(cafile=certificates.ca)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Process(tmp_path, certificates.server, f"127.0.0.1:{port}") as process:
+        with smtplib.SMTP(process.host, process.port, timeout=TIMEOUT_S) as client:
+            client.starttls(context=trust)
+            client.sendmail("a@example.net", ["b@example.org"], TEXT)
+        with smtplib.SMTP_SSL(process.host, port, timeout=TIMEOUT_S, context=trust) as client:
+            client.sendmail("a@example.net", ["b@example.org"], TEXT)
+    messages = [file.read_text() for file in (tmp_path / "mail" / "new").iterdir()]
+    assert [" with ESMTPS id " in message for message in messages] == [True, True]
+
+
+def test_the_manifest_as_it_stands_wants_the_certificate_that_one_command_makes(tmp_path: Path) -> None:
+    manifest = tmp_path / "actors" / "smtp" / "smtp.yaml"
+    manifest.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "actors" / "smtp" / "smtp.yaml", manifest)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "theater_tcp", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+
+    refused = call("check", str(manifest))
+    assert refused.returncode == 2
+    assert "tcp.server_tls.cert: " in refused.stderr
+    assert "server.pem" in refused.stderr
+    assert call("certs", "dev", "--out", str(tmp_path / "certs")).returncode == 0
+    done = call("check", str(manifest))
+    assert done.returncode == 0, done.stderr

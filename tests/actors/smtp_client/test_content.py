@@ -12,7 +12,7 @@ from actors.smtp_client.content import Content
 text = st.lists(st.sampled_from([b"a", b".", b"\r", b"\n", b"\r\n", b"\xc3\xa9", b"line"])).map(b"".join)
 
 
-def wire(message: bytes, size: int = 262_144) -> bytes:
+def wire(message: bytes, size: int = 65_536) -> bytes:
     return b"".join(Content(message).pieces(size))
 
 

