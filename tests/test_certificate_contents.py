@@ -120,12 +120,12 @@ NEITHER = "neither a certificate nor a private key"
         ),
         (END_PEM[:-10], "the end of CERTIFICATE is missing"),
         (KEY_PEM.replace(b"-----END PRIVATE", b"-----END"), "the end of PRIVATE KEY is missing"),
-        (damaged(END_PEM), "certificate 1 is damaged"),
-        (END_PEM + damaged(CA_PEM), "certificate 2 is damaged"),
-        (END_PEM + damaged(KEY_PEM), "private key 1 is damaged"),
+        (damaged(END_PEM), "certificate 1 is damaged, or of a kind that is not supported"),
+        (END_PEM + damaged(CA_PEM), "certificate 2 is damaged, or of a kind that is not supported"),
+        (END_PEM + damaged(KEY_PEM), "private key 1 is damaged, or of a kind that is not supported"),
         (
             b"-----BEGIN PRIVATE KEY-----\n" + UNKNOWN_KEY + b"-----END PRIVATE KEY-----\n",
-            "private key 1 is of a kind that is not supported",
+            "private key 1 is damaged, or of a kind that is not supported",
         ),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -451,6 +453,36 @@ def test_any_certificate_is_taken_or_refused(tmp_path_factory: pytest.TempPathFa
         (folder / name).write_bytes(data)
         with pytest.raises(InvalidArgument):
             read_identity(CertificateFiles(cert=str(folder / name)), "server")
+
+
+DER = SELF_SIGNED.public_bytes(Encoding.DER)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # cryptography warns of some oddities that it takes
+@given(st.lists(st.tuples(st.integers(0, len(DER) - 1), st.integers(0, 255)), min_size=1, max_size=3))
+def test_a_certificate_that_was_tampered_with_is_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    der = bytearray(DER)
+    for index, byte in changes:
+        der[index] = byte
+    path = tmp_path_factory.getbasetemp() / "tampered.pem"
+    path.write_bytes(in_pem(bytes(der)) + key_pem())
+    path.chmod(0o600)
+    for usage in ("server", "client"):
+        with suppress(InvalidArgument):
+            read_identity(CertificateFiles(cert=str(path)), usage)
+
+
+def in_pem(der: bytes) -> bytes:
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+
+
+def test_a_certificate_of_a_version_that_nobody_knows_is_refused(put: Put) -> None:
+    version = bytes.fromhex("a003020102")
+    assert version in DER
+    put("server.pem", in_pem(DER.replace(version, bytes.fromhex("a00302015b"))), KEY)
+    assert wrong(key=None) == "cert: server.pem: the certificate is damaged, or of a kind that is not supported"
 
 
 # -- CA certificates ----------------------------------------------------------------------------------------------

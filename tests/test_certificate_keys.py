@@ -73,7 +73,7 @@ UNKNOWN = bytes_of(KEY, Encoding.DER).replace(b"\x2b\x65\x70", b"\x2b\x65\x00")
         (bytes_of(KEY)[:-40], "no private key in it that can be read"),
         (bytes_of(KEY, password=b"secret"), "the private key is encrypted"),
         (bytes_of(KEY, Encoding.DER, b"secret"), "the private key is encrypted"),
-        (UNKNOWN, "the private key is of a kind that is not supported"),
+        (UNKNOWN, "no private key in it that can be read"),
     ],
 )
 def test_what_is_no_usable_key_is_one_clear_reason(data: bytes, reason: str) -> None:

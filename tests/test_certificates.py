@@ -259,6 +259,20 @@ def test_self_signed_is_what_bears_the_signature_of_its_own_key() -> None:
     assert not is_issued_by(ROOT, MIDDLE)
 
 
+@pytest.mark.program("openssl")
+def test_an_old_root_that_is_signed_with_sha_1_is_self_signed_too(tmp_path: Path) -> None:
+    pem = tmp_path / "old.pem"
+    what = ["-x509", "-sha1", "-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "old.key"), "-subj", "/CN=old"]
+    subprocess.run(["openssl", "req", *what, "-out", str(pem)], capture_output=True, check=True)
+    (old,) = read_certificates(pem.read_bytes())
+    assert is_self_signed(old)
+    assert not is_self_signed(reloaded(old, b"old", b"new"))
+    other_signature = old.signature[:-1] + bytes([old.signature[-1] ^ 1])
+    assert not is_self_signed(reloaded(old, old.signature, other_signature))
+    # As an issuer's signature it does not count: whoever verifies refuses it.
+    assert not is_issued_by(old, old)
+
+
 # -- the authority ------------------------------------------------------------------------------------------------
 
 

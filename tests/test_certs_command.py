@@ -265,7 +265,7 @@ def test_show_explains_a_certificate(certificates: Certificates, capsys: Capture
 
 def test_show_tells_since_when_a_certificate_has_expired(certificates: Certificates, capsys: Capture) -> None:
     (valid,) = labelled(said(capsys, "show", certificates.expired.cert), "valid")
-    assert re.search(r": expired (24 hours|1439 minutes) ago$", valid)
+    assert re.search(r": expired 2\d hours ago$", valid)
     (shown,) = objects(capsys, "show", certificates.expired.cert)
     assert (shown["expired"], shown["days_left"]) == (True, -2)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import ssl
+import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,9 @@ import pytest
 from tests.in_time import TIMEOUT, in_time
 from tests.stepped_loop import SteppedLoop
 from tests.tls_pair import Pair
+from theater_tcp import ConnectionHandle, TcpActor, Theater
 from theater_tcp import credentials as credentials_module
+from theater_tcp.certificates import facts_from_der
 from theater_tcp.credentials import (
     MAX_HOSTS,
     MAX_KEPT,
@@ -27,6 +31,7 @@ from theater_tcp.credentials import (
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.future import Future
 from theater_tcp.metrics import Metrics
+from theater_tcp.settings import Options
 from theater_tcp.tls_context import Built, build_server
 from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 from theater_tcp.workers import Workers
@@ -371,6 +376,24 @@ def test_wrong_files_are_refused_each_time(stage: Stage, files: Files) -> None:
             stage.all.server(files.tls())
 
 
+def test_what_options_name_can_be_had_ready_and_what_is_wrong_is_told_then(
+    stage: Stage, files: Files, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = Options(server_tls=files.tls(), client_tls=ClientTls(skip_verify=True))
+    stage.all.prepare(options)
+    stage.all.prepare(options)
+    assert len(lines(caplog, logging.WARNING)) == 1
+    stage.all.prepare(Options())
+    missing = ClientTls(ca_cert=f"{files.cert}.none")
+    with pytest.raises(InvalidArgument, match=r"^invalid: client_tls\.ca_cert: .*none: no such file or directory$"):
+        stage.all.prepare(Options(server_tls=files.tls(), client_tls=missing))
+    files.key.unlink()
+    with pytest.raises(InvalidArgument, match=r"^invalid: server_tls\.key: .*server\.key: no such file or directory$"):
+        stage.all.prepare(Options(server_tls=files.tls(min_version="1.3")))
+    off = files.tls(enabled=False)
+    stage.all.prepare(Options(server_tls=off, client_tls=missing.replaced(enabled=False)))
+
+
 def test_a_changed_file_is_taken_up_when_it_is_time_to_look(
     stage: Stage, files: Files, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -424,6 +447,7 @@ def test_without_reload_nobody_looks(stage: Stage, files: Files, certificates: C
     credentials = stage.all.server(files.tls(reload=None))
     before = credentials.context
     files.put(certificates.other)
+    stage.all.client(ClientTls(skip_verify=True))  # which has no files
     stage.after(1e6)
     assert credentials.context is before
     assert stage.loop.next_due == float("inf")
@@ -498,6 +522,70 @@ def test_a_runtime_that_goes_down_while_files_are_looked_at_says_nothing(
     stage.loop.turn(10)
     stage.loop.settle()
     assert lines(caplog, logging.ERROR) == []
+
+
+class Opened(TcpActor):
+    """A server that echoes."""
+
+    def __init__(self, tls: ServerTls) -> None:
+        super().__init__()
+        self.tls = tls
+
+    def on_start(self) -> None:
+        self.address = self.tcp.listen("127.0.0.1:0", server_tls=self.tls).address
+
+    def handle_connection(self, connection: ConnectionHandle) -> None:
+        connection.activate()
+        connection.set_active("active")
+
+    def on_data(self, connection: ConnectionHandle, data: bytes) -> None:
+        connection.send(data)
+
+
+class Waiting(logging.Handler):
+    """Lets a test wait for a line of the log."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.came = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.text in record.getMessage():
+            self.came.set()
+
+
+def test_a_running_server_shows_a_new_certificate_and_keeps_its_connections(
+    files: Files, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def connect(port: int) -> tuple[ssl.SSLSocket, str]:
+        peer = anybody().wrap_socket(socket.create_connection(("127.0.0.1", port), TIMEOUT))
+        certificate = peer.getpeercert(binary_form=True)
+        assert certificate is not None
+        return peer, facts_from_der(certificate).names[0]
+
+    waiting = Waiting("changed files were taken up")
+    logging.getLogger("theater_tcp.credentials").addHandler(waiting)
+    try:
+        with Theater() as theater:
+            actor = theater.spawn(Opened, files.tls()).proxy()
+            port = int(actor.address.get(timeout=TIMEOUT).rpartition(":")[2])
+            first, name = connect(port)
+            assert name == "localhost"
+            files.put(certificates.other)
+            theater.loop.call_soon(theater.network.credentials.refresh)
+            assert waiting.came.wait(TIMEOUT)
+            second, name = connect(port)
+            assert name == "other.example.org"
+            for peer in (first, second):
+                peer.sendall(b"still here")
+                assert peer.recv(100) == b"still here"
+                peer.close()
+            assert theater.metrics().certificate_reloads == 1
+    finally:
+        logging.getLogger("theater_tcp.credentials").removeHandler(waiting)
 
 
 def test_credentials_that_somebody_holds_are_looked_at_however_many_there_are(

@@ -122,6 +122,7 @@ class Line:
             deque()
         )  # records that the peer's system has not taken, and their plaintext
         self.records = 0  # that the owners sent
+        self.begun = False  # an upgrade has begun, whatever became of it
         self.upgrading = ""  # client or server: the owner's side of the handshake under way
         self.tls_due = False  # on_tls is missing
         self.tls_failed = ""  # what the upgrade failed with
@@ -146,6 +147,10 @@ class Line:
         return bool(self.peer_end or self.failed or self.told or self.overlong or self.injected or self.tls_failed)
 
     @property
+    def endings(self) -> set[str]:
+        return TLS_MAY_HAVE_ENDED if self.begun else MAY_HAVE_ENDED
+
+    @property
     def stream(self) -> bytes:
         return STREAMS[self.epoch]
 
@@ -167,7 +172,9 @@ class Line:
     def output(self) -> int:
         """Bytes, at most, that wait to go out for what the owners sent."""
         waiting = self.out - self.got
-        return waiting + RECORD_COST * self.records if waiting and self.epoch else waiting
+        if self.epoch and (waiting or (self.write_shut and not self.peer_saw)):
+            waiting += RECORD_COST * (self.records + self.write_shut)  # close_notify is a record, too
+        return waiting
 
 
 class Notes:
@@ -333,13 +340,22 @@ FORESEEN = ("owner", "announced", "told", "passive_due", "tls_due", "mode", "pen
 MAY_HAVE_ENDED = {"closed", "not-found", "reset", "callback", "limit", "io"}
 """How a call may be refused when the connection's end has perhaps been noticed."""
 
+TLS_MAY_HAVE_ENDED = MAY_HAVE_ENDED | {"tls", "tls-truncated", "plaintext-before-tls"}
+"""The same on a connection that was to be upgraded."""
+
 
 class Play:
     """The model at work: checks what players hear and what their calls do. Violations are kept, since whoever raised in
-    a callback would only end a connection."""
+    a callback would only end a connection.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: of the connections.
+        wide: whether the network holds whole records; else an end behind one may not be seen by who is passive.
+    """
+
+    def __init__(self, options: Options, wide: bool) -> None:
         self.options = options
+        self.wide = wide
         self.lines: list[Line] = []
         self.players: list[Player] = []
         self.over = False  # no gate closes any more
@@ -473,11 +489,12 @@ class Play:
         self.check(not line.told, "a second on_close:", line)
         line.told, line.tls_due = True, False
         kind = reason.partition(":")[0]
+        broken = bool(line.epoch) and line.injected
         allowed = {
             "eof": line.finished and line.seen == line.sent,
             "reset": line.peer_end in ("rst", "closed"),
-            "tls-truncated": line.cut and (line.seen == line.sent or line.peer_end == "closed"),
-            "tls": line.tls_failed == reason or (bool(line.epoch) and line.injected),
+            "tls-truncated": broken or (line.cut and (line.seen == line.sent or line.peer_end == "closed")),
+            "tls": broken or line.tls_failed == reason,
             "plaintext-before-tls": line.tls_failed == reason,
             "callback": line.failed == reason,
             "limit": line.overlong or line.failed == "limit",
@@ -591,7 +608,7 @@ class Play:
             return None
         self.say("  upgrade", side, line)
         self.check("" in expected, "upgrade", line, "was begun, expected", expected)
-        line.upgrading = side
+        line.upgrading, line.begun = side, True
         future.on_done(partial(self.upgraded, line))
         return future
 
@@ -599,7 +616,7 @@ class Play:
         """The call of an owner with a thread of its own."""
         expected = self.expected(line, handle, "upgrade", side)
         if "" in expected:
-            line.upgrading = side
+            line.upgrading, line.begun = side, True
         outcome: Future[None] = Future()
         try:
             outcome.set(upgrade(handle, side))
@@ -629,6 +646,8 @@ class Play:
             }
             self.check(allowed.get(error.kind, False), "upgrade", line, "failed with", error, vars(line))
             line.tls_failed = str(error)
+            if not line.announced:
+                line.end = "failed before it was announced"
         else:
             self.say("  upgrade", side, line, "is done")
             self.check(not line.end, "secured after the end:", line)
@@ -672,7 +691,7 @@ class Play:
             if call == "transfer" and argument.notes.stopping:  # asked to stop meanwhile
                 expected.add("no-such-actor")
             if line.ending:  # the peer ended meanwhile
-                expected |= MAY_HAVE_ENDED
+                expected |= line.endings
             self.say("  ", call, self.shown(argument), line, "->", error.kind)
             self.check(error.kind in expected, call, line, "raised", error, "expected", expected)
             self.hit_the_limit(line, error)
@@ -714,7 +733,7 @@ class Play:
         longer = argument + RECORD_COST if call == "send" else 2 * RECORD_COST  # close_notify is output, too
         if call in ("send", "shutdown_write") and line.output + longer > self.options.write_buffer_hard_limit:
             expected.add("limit")
-        return expected | MAY_HAVE_ENDED if line.ending else expected
+        return expected | line.endings if line.ending else expected
 
     def refusal(self, line: Line, call: str, argument: Any) -> str:
         if call == "activate":
@@ -768,7 +787,7 @@ class Play:
             return ""
         if line.pushes and line.has_chunk and line.peer_end in ("", "fin", "cut"):
             return "on_data is missing"
-        if line.peer_end and (line.pushes or line.seen == line.sent):
+        if line.peer_end and (line.pushes or (line.seen == line.sent and (self.wide or line.tls is None))):
             return "on_close is missing"
         return ""
 
@@ -835,8 +854,8 @@ class StreamGuarantees(RuleBasedStateMachine):
             server_tls=self.secrets.server_tls,
             client_tls=self.secrets.client_tls,
         )
-        self.play = Play(self.options)
         self.stage = self.make_stage(self.options, seed, capacities)
+        self.play = Play(self.options, wide=self.capacities[0] > 1000)
         network: Any = self.stage.network
         network.credentials = self.secrets
         self.stage.__enter__()
@@ -982,8 +1001,11 @@ class StreamGuarantees(RuleBasedStateMachine):
         """Contract 13: what the owners sent comes in order, and an end of stream is no lie. Whether there was more."""
         if line.peer_end in ("closed", "rst") or line.peer_saw:
             return False
-        if line.tls is not None and line.epoch == 0 and line.got < line.out:
-            size = min(size, line.out - line.got)  # TLS begins behind the plaintext that was sent before
+        plaintext = line.tls is None
+        if plaintext and line.upgrading and line.got == line.out:
+            return False  # what comes next is for its TLS, which it begins when it likes
+        if line.begun and line.epoch == 0 and line.got < line.out:
+            size, plaintext = min(size, line.out - line.got), True  # TLS begins behind what was sent before
         try:
             data = line.peer.recv(size)
         except BlockingIOError:
@@ -993,13 +1015,16 @@ class StreamGuarantees(RuleBasedStateMachine):
             lost = line.end == "abort" or line.sent_too_late or line.failed == "limit" or line.overlong
             self.play.check(lost or self.may_break(line), line, "was reset:", error, vars(line))
             return False
-        if line.tls is None or (line.epoch == 0 and line.got < line.out):
-            self.reads(line, data, not data)
-            return bool(data)
-        return self.reads_tls(line, line.tls, data)
+        if not plaintext:
+            return self.reads_tls(line, data)
+        behind = line.begun and line.got == line.out  # first words of TLS, or an alert, and nobody who understands
+        self.reads(line, b"" if behind else data, not data)
+        return bool(data)
 
-    def reads_tls(self, line: Line, tls: PeerTls, data: bytes) -> bool:
+    def reads_tls(self, line: Line, data: bytes) -> bool:
         """The peer reads ciphertext: a step of the handshake, or what the owners sent."""
+        tls = line.tls
+        assert tls is not None
         try:
             tls.feed(data)
             if not tls.secured and tls.handshake():
@@ -1079,11 +1104,9 @@ class StreamGuarantees(RuleBasedStateMachine):
         """Whether an upgrade that is made in order can succeed."""
         owner = line.owner.notes
         ended = line.end or line.ending or line.peer_saw or line.write_shut
-        busy = line.epoch or line.upgrading or line.pending or line.handle is None or not line.announced
-        blocked = (
-            owner.blocked or owner.stopping or owner.coming or self.capacities == (1, 0)
-        )  # byte by byte takes long
-        if ended or busy or blocked:
+        busy = line.epoch or line.upgrading or line.pending or line.handle is None
+        blocked = owner.stopping or (owner.threaded and (owner.blocked or not line.announced))
+        if ended or busy or blocked or self.capacities == (1, 0):  # byte by byte it takes long
             return False
         if line.pushes:
             self.outside(line, "set_active", "passive")
@@ -1121,7 +1144,7 @@ class StreamGuarantees(RuleBasedStateMachine):
                 pass
             tls = line.tls
             if tls is not None and tls.secured and not line.upgrading:
-                return not line.wire
+                return not (line.core.output and line.core.output.size)
             return left < 0 or bool(line.peer_saw or line.peer_end or line.end or line.injected or line.failed)
 
         def secured() -> bool:
@@ -1398,6 +1421,7 @@ class OnTcp(StreamGuarantees):
     cast = (Prompt, Patient, Threaded, Threaded)
 
     def make_stage(self, options: Options, _seed: int, _capacities: tuple[int, int]) -> SystemStage:
+        self.capacities = (64 << 10, 64 << 10)
         return SystemStage(Settings(options=options))
 
 

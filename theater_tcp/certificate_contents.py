@@ -156,11 +156,10 @@ def _from_pem(data: bytes) -> Contents:
                 keys.append(_private_key(block, pem=True))
             elif not label.endswith(b"PARAMETERS"):  # these belong to the key behind them
                 others.append(_shown(label))
-        except UnsupportedAlgorithm:
-            raise InvalidArgument(f"private key {len(keys) + 1} is of a kind that is not supported") from None
-        except (ValueError, InvalidArgument):
+        except (ValueError, UnsupportedAlgorithm, InvalidArgument):
             kind, count = ("certificate", certificates) if label in _CERTIFICATES else ("private key", keys)
-            raise InvalidArgument(f"{kind} {len(count) + 1} is damaged") from None
+            reason = "is damaged, or of a kind that is not supported"
+            raise InvalidArgument(f"{kind} {len(count) + 1} {reason}") from None
     if not certificates and not keys:
         raise InvalidArgument(f"neither a certificate nor a private key, only {', '.join(others) or 'parameters'}")
     return Contents(tuple(certificates), tuple(keys), tuple(others))

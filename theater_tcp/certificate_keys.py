@@ -32,9 +32,7 @@ def read_key(data: bytes) -> PrivateKeyTypes:
         return load(data, None)
     except TypeError:
         raise InvalidArgument("the private key is encrypted") from None
-    except UnsupportedAlgorithm:
-        raise InvalidArgument("the private key is of a kind that is not supported") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise InvalidArgument("no private key in it that can be read") from None
 
 

@@ -16,7 +16,7 @@ import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -169,7 +169,19 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Whether a certificate vouches for itself: its own key has signed it."""
-    return is_issued_by(certificate, certificate)
+    return is_issued_by(certificate, certificate) or _read(lambda: _is_old_root(certificate), False)
+
+
+def _is_old_root(certificate: x509.Certificate) -> bool:
+    """Whether it is a root with SHA-1, as a fifth of those in use. Nobody relies on the signature of a root."""
+    key, algorithm = certificate.public_key(), certificate.signature_hash_algorithm
+    if not isinstance(key, rsa.RSAPublicKey) or not isinstance(algorithm, hashes.SHA1):
+        return False
+    try:
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, padding.PKCS1v15(), algorithm)
+    except InvalidSignature:
+        return False
+    return certificate.issuer == certificate.subject
 
 
 def chain_problem(certificates: Sequence[x509.Certificate]) -> str | None:

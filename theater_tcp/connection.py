@@ -137,6 +137,8 @@ class Connection(UpgradableStream):
             self.options = options
             self._renew_deadlines()
         self.options = options
+        if self._receiver is not None and (self._leftover or self._input) and self._input_has_chunk():
+            self._serve_receiver()  # what was no whole chunk by the old framing is one by the new
         self.settle()
 
     def close(self, handle: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from theater_tcp.event_loop import EventLoop
     from theater_tcp.metrics import Metrics
+    from theater_tcp.settings import Options
     from theater_tcp.tls_settings import ClientTls, ServerTls
     from theater_tcp.workers import Workers
 
@@ -57,7 +58,7 @@ class _Credentials:
     def __init__(self, tls: ServerTls | ClientTls) -> None:
         self._files = files_of(tls)
         self._seen: dict[str, object] = {}
-        self.reload_after = tls.reload
+        self.reload_after = tls.reload if self._files else None
         """Seconds between two looks at the files; None: nobody looks."""
         self.take(self.build())
 
@@ -233,6 +234,22 @@ class Credentials:
             return self._add(tls, ClientCredentials(tls))
         assert isinstance(credentials, ClientCredentials)
         return credentials
+
+    def prepare(self, options: Options) -> None:
+        """Have ready what these options name, so that whatever is wrong with it, or to be warned of, is told now.
+
+        Raises:
+            InvalidArgument: something is wrong with a file, ``server_tls.field: file: reason``.
+        """
+        section = "server_tls"
+        try:
+            if options.server_tls is not None and options.server_tls.enabled:
+                self.server(options.server_tls)
+            section = "client_tls"
+            if options.client_tls is not None and options.client_tls.enabled:
+                self.client(options.client_tls)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{section}.{error.detail}") from None
 
     def refresh(self) -> None:
         """Look at the files of all credentials now, whenever their time would be."""

@@ -368,7 +368,7 @@ class _Reading:
             return os.environ[place]
         else:
             try:
-                return (self.folder / place).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+                return (self.folder / place).read_text(encoding="utf-8").partition("\n")[0]
             except (OSError, ValueError) as error:
                 self._problem(key, f"{place}: {(getattr(error, 'strerror', None) or 'is no text').lower()}")
         return None

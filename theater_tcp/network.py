@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CIPHERTEXT", "READ_BUFFER_SIZE", "Network"]
 
-MAX_CIPHERTEXT = 128 << 10
-"""Bytes of ciphertext read at one time: what a TLS engine may hold of what it can't use yet."""
+MAX_CIPHERTEXT = 66 << 10
+"""Bytes of ciphertext read at one time: four records. What a TLS engine may hold of what it can't use yet, and what its
+buffer, which never shrinks, may grow to; twice or half of it costs the same for each byte."""
 
 READ_BUFFER_SIZE = 256 << 10
 """Bytes of the buffer that every socket is read into. It is an ``mmap`` and so page-aligned: into a bytearray, which

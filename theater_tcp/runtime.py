@@ -207,7 +207,17 @@ class Theater:
             settings: whose ``options``, ``listener`` and ``connect_timeout`` the actor's connections and listeners have
                 where it says nothing else. What is counted or shared by all actors stays the runtime's.
             actor_class, args, kwargs: see :meth:`spawn`.
+
+        Raises:
+            InvalidArgument: something is wrong with a file that the TLS settings name; nothing has been started.
+            Exception: see :meth:`spawn`.
         """
+        if running_loop() is self.loop:
+            self.network.credentials.prepare(settings.options)
+        else:
+            prepared: Future[None] = Future()
+            self.loop.submit(self.network.credentials.prepare, settings.options, into=prepared)
+            prepared.get()
         token = own_settings.set(settings)
         try:
             return self.spawn(actor_class, *args, **kwargs)
@@ -265,6 +275,7 @@ class Theater:
         with self._lock:
             if self._began:
                 raise RuntimeError(f"{self!r} runs or ran already; make another one")
+            self.network.credentials.prepare(self.settings.options)  # nothing starts without the TLS it was to have
             self._began = True
 
     def _run_loop(self) -> None:

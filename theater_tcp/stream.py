@@ -105,12 +105,16 @@ class Stream(SecureTransport):
         return chunk
 
     def _last_chunk(self, buffer: InputBuffer) -> bytes | None:
-        """What an ended stream leaves in the buffer: a line without its end is a chunk, a part of a frame is none."""
+        """What an ended stream leaves in the buffer: a line without its end is a chunk, a part of a frame is none.
+
+        Where the stream was cut off (``reset``, ``tls-truncated``) that line is none either: ``DELETE 1`` may have been
+        the beginning of ``DELETE 10``.
+        """
         if not buffer and self._input is buffer:
             self._input = None
         if not (self.eof or self.reason is not None) or not buffer:
             return None
-        if self.options.framing == "line":
+        if self.options.framing == "line" and self.eof:
             return buffer.take_rest()
         buffer.clear()
         if self.reason is None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 import ssl
 import sys
+from contextlib import suppress
+from ipaddress import ip_address
 
 import msgspec
 
@@ -356,10 +358,12 @@ class TlsEngine:
 
 def server_name_of(sslobject: ssl.SSLObject) -> str | None:
     """The name that the client asked for. On a server, the context's SNI callback leaves it on the object."""
-    if sslobject.server_side:
-        name: str | None = getattr(sslobject, "theater_server_name", None)
-        return name
-    return sslobject.server_hostname
+    name: str | None = getattr(sslobject, "theater_server_name", None) or sslobject.server_hostname
+    if name is not None:
+        with suppress(ValueError):
+            ip_address(name)
+            return None  # an address is verified, and not asked for (RFC 6066, 3)
+    return name
 
 
 def _lowered(text: str) -> str:

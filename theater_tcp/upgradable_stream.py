@@ -163,6 +163,8 @@ class UpgradableStream(OwnedStream):
                 self.network.idle_deadlines.set(self, self.options.idle_timeout)
         if handshake.future is not None:
             handshake.future.set(None)
+        if self._announcement is not None:
+            self.offer(at_once=True)  # an I/O handler, as every last step of a handshake is
         self.settle()
 
     def tls_failed(self, handshake: Handshake, error: TheaterError) -> None:

@@ -40,6 +40,12 @@ def stage(certificates: Certificates) -> Iterator[TlsStage]:
         yield stage
 
 
+@pytest.fixture(params=["loop", "thread"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the owner."""
+    return str(request.param)
+
+
 @pytest.fixture(params=SIDES)
 def side(request: pytest.FixtureRequest) -> str:
     """Which end of TLS the runtime is."""
@@ -268,6 +274,7 @@ WORDS: dict[str, bytes] = {
     "SSL 2": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
     "a record of 64 KiB": b"\x16\x03\x01\xff\xff" + bytes(1000),
     "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "a goodbye": b"\x15\x03\x01\x00\x02\x01\x00",
     "application data": b"\x17\x03\x03\x00\x10" + bytes(16),
     "a heartbeat": b"\x18\x03\x02\x00\x03\x01\x40\x00",
 }
@@ -285,6 +292,32 @@ def test_contract_16_what_is_no_tls_fails_at_once_with_a_reason_in_one_line_and_
     assert not any(sign in reason for sign in ("_ssl.c", "0x", "Error", "(", "[")) or "not TLS (" in reason, reason
     records_of(rest_of(begun.peer.sock))
     eventually(lambda: stage.theater.metrics().connections == 0)
+
+
+@pytest.mark.parametrize("place", ["accept", "connect"])
+@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+def test_contract_16_a_wrong_byte_anywhere_in_the_first_flight_does_no_harm(
+    stage: TlsStage, place: str, flip: int
+) -> None:
+    owner = stage.owner("loop")
+    at, size = 0, 1
+    while at < size:
+        begun = PLACES[place](owner)
+        peer = begun.peer
+        if not peer.step() and not peer.outgoing.pending:
+            assert peer.pull()
+            peer.step()
+        flight = bytearray(peer.take())
+        size = len(flight)
+        flight[at] ^= flip
+        peer.sock.sendall(flight)
+        peer.sock.shutdown(socket.SHUT_WR)
+        assert begun.reason().startswith("tls: ")
+        at += 11
+    eventually(lambda: stage.theater.metrics().connections == 0)
+    assert stage.theater.metrics().handshakes == 0
+    connection, peer = owner.meet_tls("server", at_once=True)
+    owner.speaks(connection, peer)
 
 
 @pytest.mark.parametrize("size", [1, 5, 6, 60, 200])

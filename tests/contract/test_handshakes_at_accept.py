@@ -29,6 +29,12 @@ def stage(certificates: Certificates) -> Iterator[TlsStage]:
         yield stage
 
 
+@pytest.fixture(params=["loop", "thread"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the owner."""
+    return str(request.param)
+
+
 def listen(owner: TlsOwner, address: str = "127.0.0.1:0", **options: Any) -> Any:
     """A listener whose connections are TLS from the first byte."""
     return owner.listen(address, **{**owner.stage.tls_options(auto_handshake=True), **options})

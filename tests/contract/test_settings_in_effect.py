@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 TRIPPED_BY: dict[str, str] = {
     # The limits and timeouts of a connection
+    "Options.handshake_timeout": "test_contract_16_a_peer_that_says_nothing_is_ended_by_handshake_timeout",
     "Options.max_frame": "test_contract_12_max_frame_trips_with_the_reason_limit",
     "Options.read_buffer_limit": (
         "test_contract_G2_a_slow_owner_stops_the_reading_and_the_host_holds_at_most_read_buffer_limit"
@@ -60,6 +61,8 @@ NO_LIMIT = {
     "Options.keepalive",
     "Options.half_open",
     "Options.framing",
+    "Options.server_tls",
+    "Options.client_tls",
     "ListenOptions.at_limit",
     "ListenOptions.reuse_port",
     "ListenOptions.unix_mode",

@@ -27,6 +27,12 @@ def stage(certificates: Certificates) -> Iterator[TlsStage]:
         yield stage
 
 
+@pytest.fixture(params=["loop", "thread"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the owner."""
+    return str(request.param)
+
+
 @pytest.fixture(params=SIDES)
 def side(request: pytest.FixtureRequest) -> str:
     """Which end of TLS the runtime is."""

@@ -29,6 +29,12 @@ def stage(certificates: Certificates) -> Iterator[TlsStage]:
         yield stage
 
 
+@pytest.fixture(params=["loop", "thread"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the owner."""
+    return str(request.param)
+
+
 @pytest.fixture(params=["upgrade", "at once"])
 def way(request: pytest.FixtureRequest) -> str:
     """How a connection becomes TLS."""
@@ -292,8 +298,11 @@ def test_contract_14_a_client_of_tls_1_2_that_renegotiates_is_refused(stage: Tls
             owner.call(connection.set_active, "active")
             client.stdin.write(b"before\n")
             owner.expect("on_data", b"before\n")
+            said = b""
+            while b"heard before" not in said:  # it takes data in the middle of a renegotiation for a violation
+                said += client.stdout.read(1000)
             client.stdin.write(b"R\n")
-            said = client.stdout.read()
+            said += client.stdout.read()
         finally:
             client.kill()
     assert b"RENEGOTIATING" in said
@@ -330,3 +339,34 @@ def test_contract_14_a_server_of_tls_1_2_that_asks_to_renegotiate_is_refused(sta
         finally:
             server.kill()
     assert stage.theater.metrics().handshakes == 1
+
+
+@pytest.mark.program("openssl")
+def test_contract_G1_new_keys_in_the_middle_of_a_stream_lose_no_byte(stage: TlsStage) -> None:
+    """A client of TLS 1.3 changes its keys and asks for the same (RFC 8446, 4.6.3); the answer is nobody's data."""
+    owner = stage.owner("loop", on_data=lambda _actor, connection, data: connection.send(b"heard " + data))
+    host, port = host_and_port(owner.listen(server_tls=stage.server_tls(), framing="line").address)
+    command = ["openssl", "s_client", "-tls1_3", "-connect", f"{host}:{port}", "-CAfile", stage.certificates.ca]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+    ) as client:
+        try:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            connection = owner.expect("handle_connection").connection
+            owner.call(connection.activate)
+            owner.call(connection.set_active, "active")
+            said = b""
+            for number in range(5):
+                word = b"word %d\n" % number
+                client.stdin.write(word)
+                owner.expect("on_data", word)
+                while b"heard " + word not in said:
+                    said += client.stdout.read(1000)
+                client.stdin.write(b"K\n")
+                while said.count(b"KEYUPDATE") <= number:
+                    said += client.stdout.read(1000)
+            client.stdin.write(b"Q\n")
+            owner.expect("on_close", "eof")
+        finally:
+            client.kill()

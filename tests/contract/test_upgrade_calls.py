@@ -131,8 +131,9 @@ def test_contract_calls_an_upgrade_while_the_connection_is_closing_is_closed(
 def test_contract_calls_an_upgrade_while_a_receive_waits_is_busy(stage: TlsStage, kind: str, call: str) -> None:
     owner = stage.owner(kind)
     connection, peer = owner.meet_plain("server")
+    core = connection.actor_ref.actor_inbox.actor
     received = owner.begin(connection.receive, 100)
-    stage.pass_turns()
+    eventually(lambda: core._receiver is not None)
     with pytest.raises(Busy):
         owner.during(UPGRADES[call], connection, None)
     peer.sock.sendall(b"for the first")

@@ -88,8 +88,8 @@ def test_a_server_at_a_unix_socket_is_verified_by_the_name_that_is_given(
     tmp_path: Path, theater: Theater, certificates: Certificates
 ) -> None:
     with serving(tmp_path, f"unix:{tmp_path}/smtp", certificate=certificates.server) as served:
-        settings = {"ca_cert": certificates.ca, "server_name": "mx.example.org"}
-        assert send(theater, served.address, **settings).is_accepted
+        receipt = send(theater, served.address, ca_cert=certificates.ca, server_name="mx.example.org")
+    assert receipt.is_accepted
 
 
 def test_our_own_server_takes_a_message_with_utf_8_everywhere(
@@ -163,7 +163,6 @@ def test_postfix_takes_a_message_over_tls_that_is_verified(
     assert message.get_content() == TEXT
     assert "using TLSv1.3 with cipher" in message["Received"]
     assert "with ESMTPS id" in message["Received"]
-    assert f"{identifier_in(receipt)}: to=<b@example.org>" in postfix.log
 
 
 @pytest.mark.program("postfix")
