@@ -818,8 +818,10 @@ class Secrets:
         self.for_servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.for_servers.load_cert_chain(files.cert, files.key)
 
-    def server(self, _tls: ServerTls) -> ServerCredentials:
+    def prepare(self, _options: Options) -> None:
         """In the place of the runtime's :class:`~theater_tcp.credentials.Credentials`."""
+
+    def server(self, _tls: ServerTls) -> ServerCredentials:
         return self._server
 
     def client(self, _tls: ClientTls) -> ClientCredentials:
@@ -914,7 +916,7 @@ class StreamGuarantees(RuleBasedStateMachine):
         if line.peer_end or (line.tls is None and line.upgrading) or (line.tls is not None and not line.tls.secured):
             return  # before it is secured a peer sends nothing in plaintext: see somebody_slips_something_in
         if line.tls is not None:
-            if not line.wire:
+            if not line.wire and not line.peer_saw:
                 data = line.stream[line.sent : line.sent + size]
                 line.wire.append((line.tls.write(data), len(data)))
             self.put(line)

@@ -7,7 +7,7 @@ ClientHello, or none in order, is left to OpenSSL, which refuses it in its own w
 
 from __future__ import annotations
 
-__all__ = ["MAX_HELLO", "ends_in", "server_name"]
+__all__ = ["MAX_HELLO", "find", "server_name"]
 
 MAX_HELLO = 32 << 10
 """Bytes of the longest ClientHello that is waited for, with its records' headers; those of today have at most 4 KiB."""
@@ -19,23 +19,15 @@ _HEADER = 5
 _LARGEST_RECORD = (16 << 10) + 2048
 
 
-def ends_in(data: bytes | bytearray) -> bool:
-    """Whether ``data`` has a whole ClientHello, or begins with something else."""
-    return _message(data) is not None
-
-
-def server_name(data: bytes | bytearray) -> bytes | None:
+def server_name(message: bytes) -> bytes | None:
     """The name that a client asks for.
 
     Args:
-        data: what it sent first, so far that :func:`ends_in` says yes.
+        message: a ClientHello.
 
     Returns:
-        the name as it stands there; None if there is none, or no ClientHello in order.
+        the name as it stands there; None if there is none, or the message is not in order.
     """
-    message = _message(data)
-    if not message:
-        return None
     try:
         position = 4 + 2 + 32  # header, version, random
         position += 1 + message[position]  # session id
@@ -55,8 +47,12 @@ def server_name(data: bytes | bytearray) -> bytes | None:
     return None
 
 
-def _message(data: bytes | bytearray) -> bytes | None:
-    """The ClientHello out of its records; empty if it is none; None if more is to come."""
+def find(data: bytes | bytearray) -> bytes | None:
+    """The ClientHello that a client's first bytes are, out of its records.
+
+    Returns:
+        the message; empty if the bytes begin with something else; None if more of them are to come.
+    """
     message = b""
     position = 0
     while True:

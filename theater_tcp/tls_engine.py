@@ -161,11 +161,12 @@ class TlsEngine:
         """Let the ClientHello through to OpenSSL when it is there and its server name is one."""
         hello = self._hello
         assert hello is not None
-        if not client_hello.ends_in(hello) and not self._at_eof:
+        message = client_hello.find(hello)
+        if message is None and not self._at_eof:
             if len(hello) > client_hello.MAX_HELLO:
                 raise self._refused(_ILLEGAL_PARAMETER, f"a ClientHello of more than {client_hello.MAX_HELLO} bytes")
             return False
-        name = client_hello.server_name(hello)
+        name = client_hello.server_name(message) if message else None
         if name is not None and not name.isascii():
             raise self._refused(_ILLEGAL_PARAMETER, "the server name is not ASCII")
         self._hello = None
