@@ -237,7 +237,9 @@ def test_a_peer_that_names_its_socket_maliciously_writes_no_line_of_its_own(name
     assert format_sockaddr(socket.AF_UNIX, name).isprintable()
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", f"unix:@theater-tcp-test-{os.getpid()}"])
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:0", "[::1]:0", f"unix:@theater-tcp-test-{os.getpid()}"], ids=["v4", "v6", "unix"]
+)
 def test_the_kernel_takes_a_parsed_address_and_gives_back_one_that_parses(listen: str) -> None:
     parsed = parse(listen, listening=True)
     family = parsed.family if isinstance(parsed, HostPort) else socket.AF_UNIX

@@ -75,6 +75,7 @@ UNKNOWN = bytes_of(KEY, Encoding.DER).replace(b"\x2b\x65\x70", b"\x2b\x65\x00")
         (bytes_of(KEY, Encoding.DER, b"secret"), "the private key is encrypted"),
         (UNKNOWN, "no private key in it that can be read"),
     ],
+    ids=["nothing", "words", "certificate", "half", "encrypted", "encrypted, DER", "unknown kind"],
 )
 def test_what_is_no_usable_key_is_one_clear_reason(data: bytes, reason: str) -> None:
     with pytest.raises(InvalidArgument) as caught:

@@ -67,7 +67,7 @@ def test_a_link_leads_to_its_file(path: Path, tmp_path: Path) -> None:
         (b"", "is empty"),
         (b" \n", "is empty"),
         (b"a text", "holds nothing in PEM"),
-        (b"\x30\x82\x01\x00\xff", "is binary (DER or PKCS #12), not PEM"),
+        (b"\x30\x82\x01\x00\xff", "is binary (DER or PKCS#12), not PEM"),
         (pem("CERTIFICATE").encode()[:-10], "has a PEM block without its end"),
         (pem("CERTIFICATE").encode() + b"-----BEGIN CERTIFICATE-----\nAA", "has a PEM block without its end"),
         (pem("EC PARAMETERS").encode(), "holds nothing in PEM"),

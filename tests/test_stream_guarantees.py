@@ -125,11 +125,13 @@ class Line:
         self.begun = False  # an upgrade has begun, whatever became of it
         self.upgrading = ""  # client or server: the owner's side of the handshake under way
         self.tls_due = False  # on_tls is missing
+        self.given_up = False  # the handshake was not completed by the owner's side
         self.tls_failed = ""  # what the upgrade failed with
         self.injected = False
         self.cut = False  # its FIN went out without close_notify
         self.told = False  # this owner heard on_close
         self.end = ""  # why no callback may come any more
+        self.ends_now = False  # by a call that another thread has not returned from
         self.sent_too_late = False  # the peer sent when there might have been nobody any more
 
     def __repr__(self) -> str:
@@ -621,7 +623,8 @@ class Play:
         try:
             outcome.set(upgrade(handle, side))
         except TheaterError as error:
-            if "" not in expected:
+            if "" not in expected or error.kind in expected - {"tls", "plaintext-before-tls"}:
+                line.upgrading = ""
                 self.say("  upgrade", side, line, "->", error.kind)
                 self.check(error.kind in expected, "upgrade", line, "raised", error, "expected", expected)
                 return
@@ -636,6 +639,7 @@ class Play:
             future.get()
         except TheaterError as error:
             self.say("  upgrade", side, line, "->", error)
+            line.given_up = True
             if line.end or line.failed:
                 return
             unread = line.seen < line.sent or line.injected
@@ -643,6 +647,7 @@ class Play:
                 "plaintext-before-tls": not line.epoch and unread,
                 "tls": line.injected or unread or bool(line.peer_end),
                 "not-found": line.ending,  # the owner's thread was late with its call
+                "closed": line.ending,
             }
             self.check(allowed.get(error.kind, False), "upgrade", line, "failed with", error, vars(line))
             line.tls_failed = str(error)
@@ -680,7 +685,7 @@ class Play:
             line.out += argument
             line.records += 2 + argument // RECORD
         elif foreseen:
-            line.end = call
+            line.end, line.ends_now = call, True
         try:
             result = CALLS[call](handle, data)
         except TheaterError as error:
@@ -688,6 +693,7 @@ class Play:
                 line.lossy = True  # some of it may have gone out before the call that waited failed
             elif foreseen:
                 vars(line).update(before)
+            line.ends_now = False
             if call == "transfer" and argument.notes.stopping:  # asked to stop meanwhile
                 expected.add("no-such-actor")
             if line.ending:  # the peer ended meanwhile
@@ -696,6 +702,7 @@ class Play:
             self.check(error.kind in expected, call, line, "raised", error, "expected", expected)
             self.hit_the_limit(line, error)
             return
+        line.ends_now = False
         self.say("  ", call, self.shown(argument), line)
         self.check("" in expected, call, line, "was done, expected", expected)
         self.done(line, handle, call, argument, result, before)
@@ -885,7 +892,7 @@ class StreamGuarantees(RuleBasedStateMachine):
         return live[number % len(live)] if live else self.connect(number)
 
     def live_lines(self) -> list[Line]:
-        return [line for line in self.play.lines if not (line.end and line.peer_end)]
+        return [line for line in self.play.lines if not (line.end and line.peer_end) or line.ends_now]
 
     def player(self, number: int) -> Player:
         return self.play.players[number % len(self.play.players)]
@@ -1049,7 +1056,7 @@ class StreamGuarantees(RuleBasedStateMachine):
 
     def may_break(self, line: Line) -> bool:
         """Whether there is a reason for the stream to the peer to end without order."""
-        broken = line.injected or line.tls_failed or line.cut or line.failed == "limit" or line.overlong
+        broken = line.injected or line.given_up or line.cut or line.failed == "limit" or line.overlong
         return bool(broken or line.end == "abort" or line.upgrading or (line.epoch == 0 and line.tls is not None))
 
     def reads(self, line: Line, data: bytes, ended: bool) -> None:
@@ -1096,7 +1103,12 @@ class StreamGuarantees(RuleBasedStateMachine):
             self.peer_starts_tls(line, side)
             self.put(line)
         self.outside(line, "upgrade", side)
-        begun = lambda: bool(line.upgrading or line.ending or line.end or line.epoch)  # noqa: E731
+        owner = line.owner.notes  # whose thread may have come to something else before
+
+        def begun() -> bool:
+            elsewhere = owner.threaded and owner.blocked
+            return bool(line.upgrading or line.ending or line.end or line.epoch or elsewhere)
+
         self.stage.until(begun, lambda: self.report([f"the upgrade of {line} did not begin"]))
         if line.tls is None and line.upgrading:
             self.peer_starts_tls(line, side)
@@ -1110,6 +1122,8 @@ class StreamGuarantees(RuleBasedStateMachine):
         blocked = owner.stopping or (owner.threaded and (owner.blocked or not line.announced))
         if ended or busy or blocked or self.capacities == (1, 0):  # byte by byte it takes long
             return False
+        if not owner.threaded and not isinstance(line.handle, ConnectionHandle):
+            return False  # it is on its way from an actor with a thread
         if line.pushes:
             self.outside(line, "set_active", "passive")
             self.everything_comes_to_rest()

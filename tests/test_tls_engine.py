@@ -45,14 +45,14 @@ class Contexts:
 
     def new_server(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
         files = self.certificates.server
-        tls = ServerTls(cert=files.cert, key=files.key, min_version=version, **more)
+        tls = ServerTls(cert=files.cert, key=files.key, **{"min_version": version, **more})
         return self._of(ServerCredentials(tls).context, version)
 
     def server(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
         return self._once(self.new_server, version, more)
 
     def new_client(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:
-        tls = ClientTls(ca_cert=self.certificates.ca, min_version=version, **more)
+        tls = ClientTls(ca_cert=self.certificates.ca, **{"min_version": version, **more})
         return self._of(ClientCredentials(tls).context, version)
 
     def client(self, version: str = "1.3", **more: Any) -> ssl.SSLContext:

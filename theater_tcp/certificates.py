@@ -95,7 +95,7 @@ class Issued(msgspec.Struct, frozen=True):
 
     Args:
         cert_pem: the certificate alone, in PEM.
-        key_pem: its private key in PEM (PKCS #8), not encrypted.
+        key_pem: its private key in PEM (PKCS#8), not encrypted.
     """
 
     cert_pem: bytes

@@ -23,7 +23,7 @@ _KINDS = {
     "NEW CERTIFICATE REQUEST": "a certificate request",
     "PUBLIC KEY": "a public key",
     "X509 CRL": "a revocation list",
-    "PKCS7": "a PKCS #7 bundle",
+    "PKCS7": "a PKCS#7 bundle",
 }
 
 
@@ -53,7 +53,7 @@ class Block(msgspec.Struct, frozen=True):
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether it is a private key that a password opens: by PKCS #8, or in the old way by a header (RFC 1421)."""
+        """Whether it is a private key that a password opens: by PKCS#8, or in the old way by a header (RFC 1421)."""
         return self.label == "ENCRYPTED PRIVATE KEY" or b"\nProc-Type: 4,ENCRYPTED\n" in self.pem
 
     @property
@@ -96,7 +96,7 @@ class PemFile:
         self.blocks = [block for block in found if not block.label.endswith("PARAMETERS")]  # of the key that follows
         if not self.blocks:
             if content.startswith(b"0"):  # a SEQUENCE of ASN.1
-                raise InvalidArgument("is binary (DER or PKCS #12), not PEM")
+                raise InvalidArgument("is binary (DER or PKCS#12), not PEM")
             raise InvalidArgument("holds nothing in PEM" if content.strip() else "is empty")
 
     @property

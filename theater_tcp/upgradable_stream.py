@@ -111,6 +111,8 @@ class UpgradableStream(OwnedStream):
         self.state.check(UPGRADE)
         if self._receiver is not None:
             raise Busy("a receive waits")
+        if self.reason is not None:  # it has ended, and the owner is still to hear of that
+            raise self.error()
         if self.write_closed:
             raise Closed("the sending side was shut down")
 
