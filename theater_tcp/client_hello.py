@@ -7,19 +7,62 @@ ClientHello, or none in order, is left to OpenSSL, which refuses it in its own w
 
 from __future__ import annotations
 
-__all__ = ["MAX_HELLO", "find", "server_name"]
+__all__ = ["MAX_HELLO", "ClientHello", "asked_name"]
 
 MAX_HELLO = 32 << 10
 """Bytes of the longest ClientHello that is waited for, with its records' headers; those of today have at most 4 KiB."""
 
 _HANDSHAKE = 0x16
-_CLIENT_HELLO = 1
+_CLIENT_HELLO = b"\x01"
 _SERVER_NAME = 0
 _HEADER = 5
 _LARGEST_RECORD = (16 << 10) + 2048
 
 
-def server_name(message: bytes) -> bytes | None:
+class ClientHello:
+    """What a client sends first, gathered until its ClientHello is whole."""
+
+    __slots__ = ("_message", "_position", "received")
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        """All that came, as it came."""
+        self._position = 0  # of the first record that is not whole
+        self._message = bytearray()  # what the records before it carry
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take more of it."""
+        self.received += data
+
+    def message(self) -> bytes | None:
+        """The ClientHello out of its records. Each record is looked at once, however small the pieces are that come.
+
+        Returns:
+            the message; empty if the client began with something else; None if more is to come.
+        """
+        received, message = self.received, self._message
+        while True:
+            position = self._position
+            header = received[position : position + _HEADER]
+            if header and header[0] != _HANDSHAKE:
+                return b""
+            if len(header) < _HEADER:
+                return None
+            size = _u16(header, 3)
+            if not 0 < size <= _LARGEST_RECORD:
+                return b""
+            start = position + _HEADER
+            if not message and received[start : start + 1] not in (b"", _CLIENT_HELLO):
+                return b""
+            if len(received) < start + size:
+                return None
+            message += received[start : start + size]
+            self._position = start + size
+            if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4], "big"):
+                return bytes(message)
+
+
+def asked_name(message: bytes) -> bytes | None:
     """The name that a client asks for.
 
     Args:
@@ -45,34 +88,6 @@ def server_name(message: bytes) -> bytes | None:
     except IndexError:
         pass
     return None
-
-
-def find(data: bytes | bytearray) -> bytes | None:
-    """The ClientHello that a client's first bytes are, out of its records.
-
-    Returns:
-        the message; empty if the bytes begin with something else; None if more of them are to come.
-    """
-    message = b""
-    position = 0
-    while True:
-        header = data[position : position + _HEADER]
-        if header and header[0] != _HANDSHAKE:
-            return b""
-        if len(header) < _HEADER:
-            return None
-        size = _u16(header, 3)
-        if not 0 < size <= _LARGEST_RECORD:
-            return b""
-        position += _HEADER
-        message += data[position : position + size]
-        if message[0:1] and message[0] != _CLIENT_HELLO:
-            return b""
-        if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4], "big"):
-            return bytes(message)
-        if len(data) < position + size:
-            return None
-        position += size
 
 
 def _u16(data: bytes | bytearray, position: int) -> int:

@@ -22,8 +22,8 @@ from ipaddress import ip_address
 
 import msgspec
 
-from theater_tcp import client_hello
 from theater_tcp.certificates import CertificateFacts, facts_from_der
+from theater_tcp.client_hello import MAX_HELLO, ClientHello, asked_name
 from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed, TlsTruncated
 
 __all__ = ["RECORD", "TlsEngine", "TlsInfo", "server_name_of"]
@@ -104,7 +104,7 @@ class TlsEngine:
             self._object.session = session
         self._ahead = b""  # decrypted, and not asked for yet
         self._at_eof = False
-        self._hello: bytearray | None = bytearray() if server_side else None  # the ClientHello, until it is whole
+        self._hello = ClientHello() if server_side else None  # until it is whole
         self._agreed: tuple[str, str, str | None, bytes | None, bool] | None = None
         self.starved = True
         """Nothing comes of OpenSSL before more ciphertext does."""
@@ -161,16 +161,16 @@ class TlsEngine:
         """Let the ClientHello through to OpenSSL when it is there and its server name is one."""
         hello = self._hello
         assert hello is not None
-        message = client_hello.find(hello)
+        message = hello.message()
         if message is None and not self._at_eof:
-            if len(hello) > client_hello.MAX_HELLO:
-                raise self._refused(_ILLEGAL_PARAMETER, f"a ClientHello of more than {client_hello.MAX_HELLO} bytes")
+            if len(hello.received) > MAX_HELLO:
+                raise self._refused(_ILLEGAL_PARAMETER, f"a ClientHello of more than {MAX_HELLO} bytes")
             return False
-        name = client_hello.server_name(message) if message else None
+        name = asked_name(message) if message else None
         if name is not None and not name.isascii():
             raise self._refused(_ILLEGAL_PARAMETER, "the server name is not ASCII")
         self._hello = None
-        self._incoming.write(hello)
+        self._incoming.write(hello.received)
         if self._at_eof:
             self._incoming.write_eof()
         return True
@@ -187,7 +187,7 @@ class TlsEngine:
             self._incoming.write(ciphertext)
             self.starved = False
         else:
-            self._hello += ciphertext
+            self._hello.feed(ciphertext)
 
     def feed_eof(self) -> None:
         """The peer's TCP stream has ended."""

@@ -198,6 +198,34 @@ def lines_are_cut_where_they_end(stage: SteppedTheater) -> None:
     expect(owner.closed, ["eof"], "the end")
 
 
+def a_line_without_its_end_is_received_before_the_end(stage: SteppedTheater) -> None:
+    """12, 18: though it may come together with the end."""
+    _, connection, peer = Line.on(stage)
+    connection.set_options(half_open=True)
+    connection.set_framing("line", 100)
+    peer.send(b"one\nlast")
+    peer.close()
+    stage.settle()
+    for wanted in (b"one\n", b"last", b"", b""):
+        expect(stage.result(connection.receive(100)), wanted, "received")
+
+
+def a_frame_without_its_end_is_no_end_of_stream(stage: SteppedTheater) -> None:
+    """A part of a frame is nothing, and the owner is told that there was more to come."""
+    owner, connection, peer = Line.on(stage)
+    connection.set_framing("length-2", 100)
+    peer.send(b"\0\3one\0\3tw")
+    peer.close()
+    stage.settle()
+    expect(stage.result(connection.receive(100)), b"one", "received")
+    try:
+        expect(stage.result(connection.receive(100)), "an error", "after the last whole frame")
+    except Exception as error:
+        expect(getattr(error, "kind", error), "io", "after the last whole frame")
+    stage.until(lambda: bool(owner.closed), "no on_close")
+    expect(owner.closed, ["io: the stream ended inside of a frame"], "the reasons")
+
+
 def a_change_of_framing_cuts_what_is_unread_anew(stage: SteppedTheater) -> None:
     """As BDAT of SMTP needs it (RFC 3030): a line, so many bytes, and lines again, all in one segment."""
     owner, connection, peer = Line.on(stage)
@@ -403,8 +431,10 @@ CHECKS: tuple[Callable[[SteppedTheater], None], ...] = (
     passive_holds_at_once_and_loses_nothing,
     a_transfer_takes_every_unread_byte_along,
     lines_are_cut_where_they_end,
+    a_line_without_its_end_is_received_before_the_end,
     a_change_of_framing_cuts_what_is_unread_anew,
     frames_are_cut_by_their_length,
+    a_frame_without_its_end_is_no_end_of_stream,
     the_end_of_stream_comes_after_the_last_byte,
     a_passive_owner_hears_of_the_end_and_receives_what_came_before,
     a_peer_that_half_closes_still_gets_its_answer,
