@@ -318,6 +318,31 @@ def test_a_handshake_that_was_altered_anywhere_fails_on_one_side_at_least(
     assert failed or not pair.server.secured
 
 
+@pytest.mark.parametrize(
+    ("version", "retry"), [("1.2", False), ("1.3", False), ("1.3", True)], ids=["1.2", "1.3", "1.3, second ClientHello"]
+)
+def test_a_server_name_that_is_no_name_fails_the_handshake_and_prints_nothing(
+    contexts: Contexts, version: str, retry: bool
+) -> None:
+    """Python itself would print a traceback for it, which these tests take for a failure. RFC 8446, 4.1.4: a server may
+    ask for a second ClientHello, and nothing holds a client to the name of the first."""
+    server = contexts.new_server(version)
+    if retry:
+        server.set_ecdh_curve("secp384r1")
+    pair = Pair(server, contexts.client(version))
+    pair.client.handshake()
+    if retry:
+        pair.server.feed(pair.client.take_output())
+        assert not pair.server.handshake()
+        pair.client.feed(pair.server.take_output())
+        assert not pair.client.handshake()
+    hello = pair.client.take_output()
+    assert hello.count(NAME.encode()) == 1
+    pair.server.feed(hello.replace(NAME.encode(), b"mx.\xc9xample.org"))
+    failure_of(pair.server)
+    assert pair.server.take_output()[0] == ALERT
+
+
 @both_versions
 @pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
 def test_an_end_of_stream_in_the_handshake_is_a_failure_that_says_so(

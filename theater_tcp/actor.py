@@ -18,7 +18,7 @@ import weakref
 from contextvars import ContextVar
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import pykka
 from pykka import ActorDeadError, ActorRegistry
@@ -33,20 +33,13 @@ if TYPE_CHECKING:
 
     from theater_tcp.event_loop import EventLoop, Timer
 
-__all__ = ["Host", "Interrupted", "LoopActor", "LoopActorRef", "hosting"]
+__all__ = ["Interrupted", "LoopActor", "LoopActorRef", "hosting"]
 
 logger = logging.getLogger("theater_tcp.actor")
 
 A = TypeVar("A", bound=pykka.Actor)
 
 _urn_guard = threading.RLock()
-
-
-class Host(Protocol):
-    """What actors live in: anything with an event loop."""
-
-    @property
-    def loop(self) -> EventLoop: ...
 
 
 hosting: ContextVar[Any] = ContextVar("hosting")

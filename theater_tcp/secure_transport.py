@@ -41,7 +41,7 @@ HANDSHAKE_RECORD = b"\x16"
 RECORD_OVERHEAD = 512
 """Bytes that a record may be longer than what it carries, generously (RFC 8446, 5.2: 256; RFC 5246: 2048 at most)."""
 
-PIECE = 64 << 10
+PIECE = 128 << 10
 """Bytes encrypted at one time, which bounds the engine's output and the memory that it keeps."""
 
 

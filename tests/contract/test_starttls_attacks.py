@@ -142,7 +142,10 @@ class Server:
 
     def ended(self) -> str:
         """The reason of the next end of a connection."""
-        return self.ends.get(timeout=TIMEOUT)
+        try:
+            return self.ends.get(timeout=TIMEOUT)
+        except queue.Empty:
+            raise AssertionError(f"no connection has ended in {TIMEOUT:g} s; executed: {self.executed}") from None
 
     def serves(self, peer: TlsPeer) -> None:
         """The connection is encrypted and in service, and this is the first command that is executed on it."""

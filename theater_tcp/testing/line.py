@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from theater_tcp.errors import TheaterError
+from theater_tcp.future import Future
 from theater_tcp.tcp import ConnectionHandle, TcpActor
 from theater_tcp.testing.peer import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from theater_tcp.future import Future
     from theater_tcp.testing.stage import SteppedTheater
 
-__all__ = ["GO_AHEAD", "STARTTLS", "Line", "Owner", "expect", "receive_exactly", "spawn"]
+__all__ = ["GO_AHEAD", "STARTTLS", "Line", "Owner", "expect", "receive_exactly", "refusal", "spawn"]
 
 STARTTLS = b"STARTTLS\n"
 """What who wants TLS on a connection that began without says, in plaintext."""
@@ -30,6 +31,17 @@ def expect(found: object, wanted: object, what: str) -> None:
     """
     if found != wanted:
         raise AssertionError(f"{what}: {_shown(found)} instead of {_shown(wanted)}")
+
+
+def refusal(stage: SteppedTheater, call: Callable[[], object]) -> str:
+    """The kind of the error that a call raises, or that the future it gives fails with; empty if it does not."""
+    try:
+        outcome = call()
+        if isinstance(outcome, Future):
+            stage.result(outcome)
+    except TheaterError as error:
+        return error.kind
+    return ""
 
 
 def _shown(value: object) -> str:
