@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theater_tcp.client_hello import MAX_HELLO, ClientHello, asked_name
+from tests.certificates_fixture import Certificates
+from theater_tcp.client_hello import MAX_HELLO, ClientHello, asked_name, is_retry_request
 from theater_tcp.errors import TlsFailed
 from theater_tcp.tls_engine import TlsEngine
 
@@ -106,3 +107,26 @@ def test_one_that_is_longer_than_any_is_refused_before_all_of_it_is_here() -> No
     server.feed(in_records(b"\x01\xff\xff\xff" + bytes(MAX_HELLO), 16384))
     with pytest.raises(TlsFailed, match=f"^tls: a ClientHello of more than {MAX_HELLO} bytes$"):
         server.handshake()
+
+
+def test_a_second_hello_after_a_retry_request_is_looked_at_too(
+    certificates: Certificates, capfd: pytest.CaptureFixture[str]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.cert, certificates.server.key)
+    context.set_ecdh_curve("secp384r1")  # the client's first share is for another group
+    context.sni_callback = lambda _sslobject, _name, _context: None
+    server = TlsEngine(context, server_side=True)
+    trusting = ssl.create_default_context(cafile=certificates.ca)
+    client = TlsEngine(trusting, server_side=False, server_name=NAME)
+    client.handshake()
+    server.feed(client.take_output())
+    assert not server.handshake()
+    retry = server.take_output()
+    assert is_retry_request(retry)
+    client.feed(retry)
+    client.handshake()
+    server.feed(client.take_output().replace(b"example", b"ex\xc9mple"))
+    with pytest.raises(TlsFailed, match="not ASCII"):
+        server.handshake()
+    assert capfd.readouterr().err == ""

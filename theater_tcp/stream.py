@@ -92,6 +92,8 @@ class Stream(SecureTransport):
                     return self._last_chunk(buffer)
                 buffer.feed(data)
                 chunk = self._whole_chunk(buffer, limit)  # if there is none, the socket's next event goes on
+                if chunk is None and (self.eof or self.reason is not None):  # by TLS, data and the end come at once
+                    return self._last_chunk(buffer)
             return chunk
         except LimitReached as error:
             self.fail(str(error))

@@ -23,7 +23,7 @@ from ipaddress import ip_address
 import msgspec
 
 from theater_tcp.certificates import CertificateFacts, facts_from_der
-from theater_tcp.client_hello import MAX_HELLO, ClientHello, asked_name
+from theater_tcp.client_hello import MAX_HELLO, ClientHello, asked_name, is_retry_request
 from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed, TlsTruncated
 
 __all__ = ["RECORD", "TlsEngine", "TlsInfo", "server_name_of"]
@@ -136,8 +136,26 @@ class TlsEngine:
         Raises:
             TlsFailed: it can't succeed any more; the alert for the peer is in the output.
         """
-        if self._hello is not None and not self._hello_is_whole():
-            return False
+        while (hello := self._hello) is not None:
+            if not self._is_whole(hello):
+                return False
+            self._hello = None
+            self._incoming.write(hello.taken())
+            if self._at_eof:
+                self._incoming.write_eof()
+            if self._step():
+                return True
+            sent, rest = self.outgoing.read(), hello.rest()
+            self.outgoing.write(sent)
+            if is_retry_request(sent):
+                self._hello = ClientHello(rest)
+            elif rest and not self._at_eof:
+                self._incoming.write(rest)
+            else:
+                return False
+        return self._step()
+
+    def _step(self) -> bool:
         sslobject = self._object
         try:
             sslobject.do_handshake()
@@ -157,10 +175,8 @@ class TlsEngine:
         )
         return True
 
-    def _hello_is_whole(self) -> bool:
-        """Let the ClientHello through to OpenSSL when it is there and its server name is one."""
-        hello = self._hello
-        assert hello is not None
+    def _is_whole(self, hello: ClientHello) -> bool:
+        """Whether a ClientHello is there, and may go on to OpenSSL: its server name is one."""
         message = hello.message()
         if message is None and not self._at_eof:
             if len(hello.received) > MAX_HELLO:
@@ -169,10 +185,6 @@ class TlsEngine:
         name = asked_name(message) if message else None
         if name is not None and not name.isascii():
             raise self._refused(_ILLEGAL_PARAMETER, "the server name is not ASCII")
-        self._hello = None
-        self._incoming.write(hello.received)
-        if self._at_eof:
-            self._incoming.write_eof()
         return True
 
     def _refused(self, alert: int, reason: str) -> TlsFailed:
