@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pykka
 
-from tests.peers import TIMEOUT, dial
+from tests.peers import TIMEOUT, dial, eventually
 from theater_tcp import Future, Settings, TcpActor, TcpMixin, Theater
 from theater_tcp.ownership import CALLBACKS
 
@@ -218,8 +218,20 @@ class Owner:
         self.ref: pykka.ActorRef[Any] = stage.theater.spawn(actor_class, self.script)
 
     def begin(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> pykka.Future[Any]:
-        """Let the actor call something, without waiting for it."""
-        return self.ref.ask(lambda _actor: call(*args, **kwargs), block=False)
+        """Let the actor call something, without waiting for it; a ``receive`` waits when this returns."""
+        over: list[bool] = []
+
+        def run(_actor: Any) -> Any:
+            try:
+                return call(*args, **kwargs)
+            finally:
+                over.append(True)
+
+        outcome = self.ref.ask(run, block=False)
+        if getattr(call, "__name__", "") == "receive":  # on its way from the actor's thread to the loop's
+            core = call.__self__._core  # type: ignore[attr-defined]
+            eventually(lambda: bool(over) or core._receiver is not None)
+        return outcome
 
     def call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Let the actor call something; returns what it returned or, on the loop, what the future of it held."""

@@ -128,6 +128,7 @@ class Line:
         self.given_up = False  # the handshake was not completed by the owner's side
         self.tls_failed = ""  # what the upgrade failed with
         self.injected = False
+        self.injected_before = False  # before the peer was secured
         self.cut = False  # its FIN went out without close_notify
         self.told = False  # this owner heard on_close
         self.end = ""  # why no callback may come any more
@@ -167,8 +168,12 @@ class Line:
     @property
     def has_chunk(self) -> bool:
         """Whether there are bytes that the framing lets through."""
-        rest_too = self.peer_end in ("fin", "cut")
-        return self.seen < self.sent and (self.framing == "raw" or b"\n" in self.unseen or rest_too)
+        return self.seen < self.sent and (self.framing == "raw" or b"\n" in self.unseen or self.peer_end == "fin")
+
+    @property
+    def all_seen(self) -> bool:
+        """Whether the owners have all but a line without its end, which is nobody's where the stream was cut off."""
+        return self.seen == self.sent or (self.framing == "line" and b"\n" not in self.unseen)
 
     @property
     def output(self) -> int:
@@ -495,7 +500,7 @@ class Play:
         allowed = {
             "eof": line.finished and line.seen == line.sent,
             "reset": line.peer_end in ("rst", "closed"),
-            "tls-truncated": broken or (line.cut and (line.seen == line.sent or line.peer_end == "closed")),
+            "tls-truncated": broken or (line.cut and (line.all_seen or line.peer_end == "closed")),
             "tls": broken or line.tls_failed == reason,
             "plaintext-before-tls": line.tls_failed == reason,
             "callback": line.failed == reason,
@@ -533,9 +538,8 @@ class Play:
             line_end = stream.find(b"\n", start) + 1
             self.check(end <= line_end, line, "got more than a line:", data)
             if pushed and end < line_end:
-                self.check(bool(line.peer_end), line, "got no whole line:", data)
-                whole = line.peer_end not in ("fin", "cut") or end == line.sent
-                self.check(whole, line, "got a part of the last line:", data)
+                self.check(line.peer_end in ("fin", "closed"), line, "got no whole line:", data)
+                self.check(line.peer_end != "fin" or end == line.sent, line, "got a part of the last line:", data)
         line.seen = end
         self.look_for_overlong(line)
 
@@ -656,6 +660,7 @@ class Play:
         else:
             self.say("  upgrade", side, line, "is done")
             self.check(not line.end, "secured after the end:", line)
+            self.check(not line.injected_before, line, "is secured over what was slipped in")
             self.enters_epoch_1(line)
             line.tls_due = True
 
@@ -664,7 +669,6 @@ class Play:
         if line.epoch == 0:
             self.check(line.seen == line.sent, line, "is secured, and of epoch 0 unread:", line.unseen)
             self.check(line.got == line.out, line, "is secured, and of epoch 0 unsent:", line.out - line.got)
-            self.check(not line.injected, line, "is secured over what was slipped in")
             line.epoch = 1
             line.sent = line.seen = line.out = line.got = line.records = 0
 
@@ -1186,6 +1190,7 @@ class StreamGuarantees(RuleBasedStateMachine):
         self.play.say("somebody slips something in on", line)
         line.injected = self.put_on_the_wire(line, INJECTED) > 0
         if line.injected:
+            line.injected_before = line.tls is None or not line.tls.secured
             line.wire.clear()
 
     # -- owners ------------------------------------------------------------------------------------------------------

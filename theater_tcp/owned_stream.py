@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import Interrupted, LoopActor
 from theater_tcp.connection_state import ACTIVE, CLOSING, FAIL, OPEN, PASSIVE, Phase
-from theater_tcp.errors import TheaterError
+from theater_tcp.errors import Closed, TheaterError
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
@@ -357,8 +357,13 @@ class OwnedStream(Stream):
             if self.owner is owner:
                 self.abort_for_shutdown()
             return
-        if self.reason is not None and isinstance(error, TheaterError) and self.reason.startswith(error.kind):
-            logger.debug("%s of %s ended with its connection: %s", name, owner, error)  # an await told it: no mistake
+        reason = self.reason
+        if (
+            reason is not None
+            and isinstance(error, TheaterError)
+            and (reason.startswith(error.kind) or error.kind == Closed.kind)
+        ):  # the connection ended under the callback's hands, and a call told it so: no mistake
+            logger.debug("%s of %s ended with its connection: %s", name, owner, error)
             error = None
         if error is not None:
             self.network.metrics.callback_failures += 1
