@@ -218,8 +218,9 @@ class Owner:
         self.ref: pykka.ActorRef[Any] = stage.theater.spawn(actor_class, self.script)
 
     def begin(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> pykka.Future[Any]:
-        """Let the actor call something, without waiting for it; a ``receive`` waits when this returns."""
+        """Let the actor call something, without waiting for it; a ``receive`` or ``accept`` waits when this returns."""
         over: list[bool] = []
+        before = _waiting(call)
 
         def run(_actor: Any) -> Any:
             try:
@@ -228,9 +229,8 @@ class Owner:
                 over.append(True)
 
         outcome = self.ref.ask(run, block=False)
-        if getattr(call, "__name__", "") == "receive":  # on its way from the actor's thread to the loop's
-            core = call.__self__._core  # type: ignore[attr-defined]
-            eventually(lambda: bool(over) or core._receiver is not None)
+        if before is not None:  # it is on its way from the actor's thread to the loop's
+            eventually(lambda: bool(over) or _waiting(call) != before)
         return outcome
 
     def call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -347,6 +347,14 @@ class Stage:
             looked: Future[None] = Future()
             self.theater.loop.submit(lambda: None, into=looked)
             looked.get(timeout=TIMEOUT)
+
+
+def _waiting(call: Callable[..., Any]) -> int | None:
+    """How many calls as this one wait at the connection or listener that it is of; None for calls that don't wait."""
+    name, core = getattr(call, "__name__", ""), getattr(getattr(call, "__self__", None), "_core", None)
+    if core is None or name not in {"receive", "accept"}:
+        return None
+    return len(core._accepts) if name == "accept" else int(core._receiver is not None)
 
 
 class _Log(logging.Handler):

@@ -538,7 +538,7 @@ class Play:
             line_end = stream.find(b"\n", start) + 1
             self.check(end <= line_end, line, "got more than a line:", data)
             if pushed and end < line_end:
-                self.check(line.peer_end in ("fin", "closed"), line, "got no whole line:", data)
+                self.check(line.finished, line, "got no whole line:", data)
                 self.check(line.peer_end != "fin" or end == line.sent, line, "got a part of the last line:", data)
         line.seen = end
         self.look_for_overlong(line)
@@ -854,10 +854,19 @@ class StreamGuarantees(RuleBasedStateMachine):
         half_open=st.booleans(),
         seed=st.integers(0, 99),
         capacities=st.sampled_from([(1, 0), (7, 3), (100, 0), (64 << 10, 64 << 10)]),
+        side=st.sampled_from(["", "server", "client"]),
     )
     def begin(
-        self, read_buffer_limit: int, write_buffer_limit: int, half_open: bool, seed: int, capacities: tuple[int, int]
+        self,
+        read_buffer_limit: int,
+        write_buffer_limit: int,
+        half_open: bool,
+        seed: int,
+        capacities: tuple[int, int],
+        side: str,
     ) -> None:
+        """With a ``side``, every connection is upgraded as soon as it is there."""
+        self.side = side
         self.capacities = capacities
         self.options = Options(
             read_buffer_limit=read_buffer_limit,
@@ -917,6 +926,8 @@ class StreamGuarantees(RuleBasedStateMachine):
         self.play.lines = [*self.live_lines(), line]
         owner.notes.coming.append(line)  # before the loop goes on: its owner may hear of it at once
         line.peer = self.stage.connect_to(owner.actor_ref).socket
+        if self.side and line.announced:
+            self.upgrade_in_order(line, self.side)
         return line
 
     @rule(number=numbers, size=sizes)
@@ -1089,7 +1100,9 @@ class StreamGuarantees(RuleBasedStateMachine):
     def the_connection_is_upgraded(self, number: int, side: str, early: bool, size: int, steps: int) -> None:
         """In order: all is read before. Perhaps the client is early with its first words; perhaps the peer, once
         secured, sends at once; perhaps the handshake is left where it is for some time."""
-        line = self.line(number)
+        self.upgrade_in_order(self.line(number), side, early, size, steps)
+
+    def upgrade_in_order(self, line: Line, side: str, early: bool = False, size: int = 0, steps: int = 10_000) -> None:
         if not self.can_be_upgraded(line):
             return
         self.outside(line, "set_framing", "raw")
