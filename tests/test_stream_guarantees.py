@@ -1460,7 +1460,7 @@ class OnTcp(StreamGuarantees):
 
 
 TestOnTcp = OnTcp.TestCase
-TestOnTcp.settings = settings(max_examples=20, stateful_step_count=40)
+TestOnTcp.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 # -- a running Theater ---------------------------------------------------------------------------------------------
