@@ -1004,7 +1004,7 @@ class StreamGuarantees(RuleBasedStateMachine):
             if how == "rst":
                 line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             line.peer.close()
-        line.cut |= how == "cut"
+        line.cut |= how == "cut" or (bool(line.upgrading) and not secured and how != "rst")
         line.peer_end = how
         line.finished |= how != "rst" and not line.cut
 
@@ -1393,6 +1393,8 @@ class StreamGuarantees(RuleBasedStateMachine):
             if line.peer_end in ("", "fin", "cut"):
                 if line.tls is not None and line.tls.secured and not line.peer_end:
                     self.say_goodbye(line, "closed")
+                elif line.upgrading:
+                    line.cut = True
                 line.peer_end, line.finished = "closed", not line.cut
                 line.peer.close()
         for player in list(self.play.players):

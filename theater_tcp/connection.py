@@ -118,7 +118,7 @@ class Connection(UpgradableStream):
             self.handle = target.handle_for(self)
         self._turn = turn
         self._announcement = name
-        self._count_ran_out = self._close_told = False
+        self._count_ran_out = self._close_told = self._tls_news = False
         self.state.apply(TRANSFER)
         self.network.metrics.transfers += 1
         if was_pending:
@@ -197,8 +197,7 @@ class Connection(UpgradableStream):
             return
         self.state.apply(FAIL)
         self._count_ran_out = False
-        if self._announcement == "on_tls":
-            self._announcement = None
+        self._tls_news = False
         if self.reason is None:
             self.reason = reason
         self.direct = self.sends_directly = False
@@ -275,6 +274,7 @@ class Connection(UpgradableStream):
         if owner is not None:
             owner.connections.pop(self, None)
         self.owner = self.handle = self._turn = self._announcement = None
+        self._tls_news = False
         self.direct = self.sends_directly = False
         self._input, self._leftover = None, b""
         if self._receiver is not None or self.flush_waiters is not None or self.handshake is not None:

@@ -56,6 +56,7 @@ class OwnedStream(Stream):
         "_close_told",
         "_count_ran_out",
         "_in_callback",
+        "_tls_news",
         "_turn",
         "bulk",
         "listener",
@@ -76,6 +77,7 @@ class OwnedStream(Stream):
         self.owner: Owner | None = owner
         self.listener = listener
         self._announcement: str | None = None  # the callback that tells the owner of the connection
+        self._tls_news = False  # an upgrade is done, and the owner is to hear of it
         self._count_ran_out = False
         self._close_told = False
         self._in_callback = False
@@ -278,6 +280,9 @@ class OwnedStream(Stream):
             if self.listener is not None:
                 self.listener.heard_of(self)
             return Callback(name, (self.handle,))
+        if self._tls_news:
+            self._tls_news = False
+            return Callback("on_tls", (self.handle,))
         if self._count_ran_out:
             self._count_ran_out = False
             return Callback("on_passive", (self.handle,))
@@ -379,7 +384,7 @@ class OwnedStream(Stream):
             self.fail(f"callback: {type(error).__name__}", flush=True)
 
     def _has_news(self) -> bool:
-        if self._announcement is not None or self._count_ran_out:
+        if self._announcement is not None or self._tls_news or self._count_ran_out:
             return True
         if self.state.pushes:
             if (self._leftover or self._input) and self._input_has_chunk():
@@ -430,6 +435,7 @@ class OwnedStream(Stream):
             and not self._input
             and self._turn is None
             and self._announcement is None
+            and not self._tls_news
             and options.read_buffer_limit >= READ_BUFFER_SIZE
         )
 

@@ -160,12 +160,12 @@ class UpgradableStream(OwnedStream):
             self.opened()
         else:
             if self.owner is not None and self.owner.hears("on_tls"):
-                self._announcement = "on_tls"
+                self._tls_news = True
             if self.options.idle_timeout is not None:  # one that passed during the handshake did not count
                 self.network.idle_deadlines.set(self, self.options.idle_timeout)
         if handshake.future is not None:
             handshake.future.set(None)
-        if self._announcement is not None:
+        if self._tls_news:
             self.offer(at_once=True)  # an I/O handler, as every last step of a handshake is
         self.settle()
 

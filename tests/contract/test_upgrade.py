@@ -14,7 +14,7 @@ from tests.peers import TIMEOUT, cut, eventually, receive_exactly
 from tests.support import outcome_of, settled
 from tests.tls_peer import records_of, rest_of
 from tests.tls_stage import SIDES, TlsStage, upgrade_call
-from theater_tcp import errors
+from theater_tcp import ConnectionHandle, ServerTls, TcpActor, Theater, errors
 from theater_tcp.errors import (
     Closed,
     TheaterError,
@@ -438,3 +438,43 @@ def test_contract_14_a_handover_in_the_same_turn_as_the_end_of_the_upgrade_tells
     target.speaks(after, peer)
     target.hears_nothing()
     owner.hears_nothing()
+
+
+def test_contract_10_a_transfer_that_was_not_heard_yet_is_heard_before_the_upgrade_that_followed_it(
+    certificates: Certificates,
+) -> None:
+    heard: list[str] = []
+    files = certificates.server
+
+    class Keeper(TcpActor):
+        def on_start(self) -> None:
+            tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+            self.listener = self.tcp.listen("127.0.0.1:0", server_tls=tls)
+
+        def address(self) -> str:
+            return self.listener.address
+
+        async def handle_connection(self, connection: ConnectionHandle) -> None:
+            connection.transfer(self.actor_ref)
+            await self.connections[0].upgrade_to_tls_server()
+
+        def handle_connection_transfer(self, _connection: ConnectionHandle) -> None:
+            heard.append("handle_connection_transfer")
+
+        def on_tls(self, connection: ConnectionHandle) -> None:
+            heard.append("on_tls")
+            connection.set_active("active")
+
+        def on_data(self, connection: ConnectionHandle, data: bytes) -> None:
+            connection.send(data)
+
+    with Theater() as theater:
+        host, port = theater.spawn(Keeper).proxy().address().get().split(":")
+        context = ssl.create_default_context(cafile=certificates.ca)
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as peer,
+        ):
+            peer.sendall(b"x")
+            assert peer.recv(1) == b"x"
+    assert heard == ["handle_connection_transfer", "on_tls"]
