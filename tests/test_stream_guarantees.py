@@ -644,14 +644,13 @@ class Play:
         except TheaterError as error:
             self.say("  upgrade", side, line, "->", error)
             line.given_up = True
-            if line.end or line.failed:
+            late = line.owner.notes.threaded and line.ending and error.kind in MAY_HAVE_ENDED
+            if line.end or line.failed or late:  # it was refused, or is one end of the connection among others
                 return
             unread = line.seen < line.sent or line.injected
             allowed = {
                 "plaintext-before-tls": not line.epoch and unread,
                 "tls": line.injected or unread or bool(line.peer_end),
-                "not-found": line.ending,  # the owner's thread was late with its call
-                "closed": line.ending,
             }
             self.check(allowed.get(error.kind, False), "upgrade", line, "failed with", error, vars(line))
             line.tls_failed = str(error)
@@ -735,7 +734,8 @@ class Play:
     def expected(self, line: Line, handle: Handle, call: str, argument: Any) -> set[str]:
         """The kinds of error that a call may have now; "" for success."""
         if line.end:  # what ends with an actor's thread or callback ends there, and a little later on the loop
-            return {"not-found", "not-owner"} if line.end in ("died", "heard") else {"not-found"}
+            later = line.ends_now or line.end in ("died", "heard")
+            return {"not-found", "not-owner"} if later else {"not-found"}
         if handle is not line.handle or line.handle is None:
             return {"not-owner", "not-found"} if line.ending else {"not-owner"}
         expected = {self.refusal(line, call, argument)}
