@@ -26,6 +26,7 @@ from tests.stepped_loop import ScriptedPoller, SteppedLoop
 from theater_tcp.address import HostPort, parse
 from theater_tcp.connector import Connector, interleave, resolve
 from theater_tcp.errors import (
+    Denied,
     InvalidArgument,
     IoFailed,
     Refused,
@@ -456,6 +457,47 @@ def test_contract_01_the_timeout_counts_the_resolution_and_what_comes_after_it_i
     assert network.attempts == []
 
 
+def test_only_the_permitted_addresses_of_a_name_are_raced(
+    names: Names, network: FakeNetwork, loop: SteppedLoop
+) -> None:
+    asked: list[Any] = []
+
+    def permitted(target: Any) -> bool:
+        asked.append(target)
+        return target in (v4(2), v6(2))
+
+    names.tables["mail.example.org"] = [v6(1), v4(1), v4(2), v6(2)]
+    future: Future[Any] = names.connector.connect(NAME, 30.0, permitted)
+    names.wait_for_answer()
+    for _ in range(5):
+        loop.turn(DELAY)
+    assert asked == [v6(1), v4(1), v4(2), v6(2)]
+    assert network.attempts == [v4(2), v6(2)]
+    network.succeed(v6(2))
+    assert future.get(timeout=0).target == v6(2)[1]
+
+
+def test_a_name_without_a_permitted_address_is_denied_before_there_is_a_socket(
+    names: Names, network: FakeNetwork
+) -> None:
+    names.tables["mail.example.org"] = [v6(1), v4(1)]
+    future = names.connector.connect(NAME, 30.0, lambda _: False)
+    names.wait_for_answer()
+    with pytest.raises(Denied, match=r"^denied: mail\.example\.org:25$"):
+        future.get(timeout=0)
+    assert network.sockets == []
+
+
+def test_a_name_that_is_asked_for_once_is_asked_for_once(names: Names, network: FakeNetwork) -> None:
+    names.tables["mail.example.org"] = [v4(1)]
+    names.connector.connect(NAME, 30.0, lambda _: True)
+    names.wait_for_answer()
+    names.tables["mail.example.org"] = [v4(9)]  # a second answer, which nobody hears
+    network.fail(v4(1))
+    assert network.attempts == [v4(1)]
+    assert len(names.threads) == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "detail"),
     [
@@ -464,11 +506,12 @@ def test_contract_01_the_timeout_counts_the_resolution_and_what_comes_after_it_i
         ([], "no address"),
     ],
 )
+@pytest.mark.parametrize("permitted", [None, lambda _: False])
 def test_contract_01_a_name_that_does_not_resolve_is_unreachable(
-    names: Names, network: FakeNetwork, answer: Any, detail: str
+    names: Names, network: FakeNetwork, answer: Any, detail: str, permitted: Any
 ) -> None:
     names.tables["mail.example.org"] = answer
-    future = names.connector.connect(NAME, 30.0)
+    future = names.connector.connect(NAME, 30.0, permitted)
     names.wait_for_answer()
     with pytest.raises(Unreachable) as raised:
         future.get(timeout=0)

@@ -26,10 +26,11 @@ from theater_tcp.fields import (
     parse_file_mode,
     parse_size,
 )
+from theater_tcp.permissions import Permissions
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 
-STRUCTS = (Options, ListenOptions, Settings, ServerTls, ClientTls, CertificateFiles)
+STRUCTS = (Options, ListenOptions, Settings, Permissions, ServerTls, ClientTls, CertificateFiles)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
 SIZES = ["max_frame", "read_buffer_limit", "write_buffer_limit", "write_buffer_hard_limit"]
@@ -41,11 +42,12 @@ DURATIONS = [
     "idle_timeout",
     "handshake_timeout",
 ]
-TEXTS = {"cert", "key", "chain", "password", "ciphers", "client_ca", "ca_cert", "server_name"}
+TEXTS = {"cert", "key", "chain", "password", "ciphers", "client_ca", "ca_cert", "server_name", "guest_cache"}
 MAY_BE_NONE: dict[type[msgspec.Struct], set[str]] = {
     Options: {"max_frame", "receive_timeout", "idle_timeout", "server_tls", "client_tls"},
     ListenOptions: {"max_connections", "unix_mode"},
-    Settings: set(),
+    Settings: {"permissions", "guest_cache"},
+    Permissions: set(),
     ServerTls: {"cert", "key", "chain", "password", "ciphers", "client_ca", "reload"},
     ClientTls: {"cert", "key", "password", "ciphers", "ca_cert", "server_name", "reload"},
     CertificateFiles: {"key", "chain", "password"},

@@ -14,6 +14,7 @@ from theater_tcp.event_loop import EventLoop, Timer
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
 from theater_tcp.metrics import Metrics
+from theater_tcp.permissions import Permissions
 from theater_tcp.runtime import ListenerInfo, Theater
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tcp import ConnectionHandle, ListenerHandle, Tcp, TcpActor
@@ -41,6 +42,7 @@ __all__ = [
     "LoopActor",
     "Metrics",
     "Options",
+    "Permissions",
     "ServerTls",
     "Settings",
     "Tcp",

@@ -16,7 +16,7 @@ import pykka
 from theater_tcp.actor import hosting
 from theater_tcp.errors import ShutDown
 from theater_tcp.future import Future, refuse_to_block
-from theater_tcp.tcp import open_connection, open_listener
+from theater_tcp.opening import open_connection, open_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.runtime import Theater
-    from theater_tcp.settings import Options
+    from theater_tcp.settings import Options, Settings
     from theater_tcp.tls_engine import TlsInfo
 
 __all__ = ["BlockingConnectionHandle", "BlockingListenerHandle", "BlockingTcp", "TcpMixin"]
@@ -212,6 +212,11 @@ class BlockingTcp:
     def options(self) -> Options:
         """What this actor's connections have where it says nothing else."""
         return self._owner.settings.options
+
+    @property
+    def settings(self) -> Settings:
+        """This actor's settings, its permissions among them: what ``theater.spawn_with`` gives to a child."""
+        return self._owner.settings
 
     def listen(self, address: str, **options: Any) -> BlockingListenerHandle:
         """Listen at an address; see :meth:`theater_tcp.tcp.Tcp.listen`."""

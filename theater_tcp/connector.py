@@ -15,7 +15,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.address import Address, HostPort, UnixPath
-from theater_tcp.errors import ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
+from theater_tcp.errors import Denied, ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
 from theater_tcp.future import Future
 from theater_tcp.poller import WRITE
 from theater_tcp.workers import Workers
@@ -77,12 +77,16 @@ class Connector:
         self._races: dict[Race, None] = {}
         self._closed = False
 
-    def connect(self, address: Address, timeout: float) -> Future[socket.SocketType]:
+    def connect(
+        self, address: Address, timeout: float, permitted: Callable[[Target], bool] | None = None
+    ) -> Future[socket.SocketType]:
         """A future of a connected, non-blocking socket.
 
         Args:
             address: where to.
             timeout: seconds for the whole of it.
+            permitted: whether a connection may go to one of the addresses of a name; those to which it may not are
+                left out, and if all are, the future fails with ``denied``. None for all of them.
         """
         future: Future[socket.SocketType] = Future()
         race = Race(self._loop, str(address), self._attempt_delay, timeout, future, self._over)
@@ -90,7 +94,7 @@ class Connector:
         if isinstance(address, UnixPath):
             race.run([(int(socket.AF_UNIX), address.sockaddr())])
         elif isinstance(address, HostPort) and address.is_name:
-            self._resolve(address, race)
+            self._resolve(address, race, permitted)
         else:
             try:
                 race.run([(address.family, address.sockaddr())])
@@ -108,17 +112,19 @@ class Connector:
     def _over(self, race: Race) -> None:
         self._races.pop(race, None)
 
-    def _resolve(self, address: HostPort, race: Race) -> None:
+    def _resolve(self, address: HostPort, race: Race, permitted: Callable[[Target], bool] | None) -> None:
         if self._closed:
             race.fail(ShutDown())
             return
 
         found: Future[list[Target]] = Future()
-        found.on_done(lambda _: self._loop.call_soon(partial(self._resolved, str(address), race, found)))
+        found.on_done(lambda _: self._loop.call_soon(partial(self._resolved, str(address), race, permitted, found)))
         self._threads.submit(self._resolver, (address.host, address.port), found)
 
     @staticmethod
-    def _resolved(name: str, race: Race, found: Future[list[Target]]) -> None:
+    def _resolved(
+        name: str, race: Race, permitted: Callable[[Target], bool] | None, found: Future[list[Target]]
+    ) -> None:
         try:
             targets = found.get()
         except OSError as error:
@@ -126,7 +132,12 @@ class Connector:
         except Exception as error:  # a name that getaddrinfo can't even encode (UnicodeError)
             race.fail(Unreachable(f"{name}: {error}"))
         else:
-            race.run(targets)
+            # Once, between the resolver and the first packet: what is judged here is what is connected to.
+            left = targets if permitted is None else [target for target in targets if permitted(target)]
+            if targets and not left:
+                race.fail(Denied(name))
+            else:
+                race.run(left)
 
 
 class Race:

@@ -16,6 +16,7 @@ class Metrics(msgspec.Struct):
         accepted: connections accepted.
         connected: connections opened by ``connect``.
         connect_failures: attempts of ``connect`` that failed.
+        denied: calls of ``connect`` and ``listen`` that the permissions refused.
         closed: connections whose socket has been closed.
         paused_at_limit: times that a listener stopped accepting at ``max_connections``.
         refused_at_limit: connections reset at ``max_connections`` (``at_limit: refuse``).
@@ -29,6 +30,7 @@ class Metrics(msgspec.Struct):
         resumed_sessions: handshakes that took up an earlier session.
         plaintext_before_tls: upgrades refused because bytes had slipped in before the handshake.
         certificate_reloads: times that changed certificate files were taken up.
+        guest_traps: WebAssembly guests that were ended because they broke a rule or a limit.
         certificate_reload_failures: times that changed certificate files were refused, and the old ones kept.
     """
 
@@ -37,6 +39,7 @@ class Metrics(msgspec.Struct):
     accepted: int = 0
     connected: int = 0
     connect_failures: int = 0
+    denied: int = 0
     closed: int = 0
     paused_at_limit: int = 0
     refused_at_limit: int = 0
@@ -49,5 +52,6 @@ class Metrics(msgspec.Struct):
     handshake_failures: int = 0
     resumed_sessions: int = 0
     plaintext_before_tls: int = 0
+    guest_traps: int = 0
     certificate_reloads: int = 0
     certificate_reload_failures: int = 0

@@ -6,12 +6,15 @@
     ├── options: Options         what a connection has where nobody said otherwise; one object for all that agree
     │   ├── server_tls           how it becomes TLS as the server: see :mod:`theater_tcp.tls_settings`
     │   └── client_tls           and as the client
-    └── listener: ListenOptions  the same for a listener
+    ├── listener: ListenOptions  the same for a listener
+    └── permissions              what an actor may connect to and listen at: see :mod:`theater_tcp.permissions`
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import (
@@ -27,9 +30,12 @@ from theater_tcp.fields import (
     Threads,
     unknown_name,
 )
+from theater_tcp.permissions import Permissions
 from theater_tcp.tls_settings import ClientTls, ServerTls
 
 __all__ = ["ListenOptions", "Options", "Settings"]
+
+FolderPath = Annotated[str, Meta(description="the path of a folder, an empty text", extra={"unit": "path"})]
 
 
 class Options(Checked, frozen=True, kw_only=True):
@@ -114,6 +120,7 @@ class Settings(Checked, frozen=True, kw_only=True):
     Args:
         options: what a connection has where nobody said otherwise.
         listener: what a listener has where nobody said otherwise.
+        permissions: where an actor may connect to and listen; None for an actor that is trusted.
         connect_timeout: seconds that a ``connect`` may take, its name's resolution included.
         connection_attempt_delay: seconds between the attempts at a name's addresses (RFC 8305, 5).
         max_connections: accepted connections of the runtime at one time, pending ones included.
@@ -121,10 +128,13 @@ class Settings(Checked, frozen=True, kw_only=True):
         drain_timeout: seconds that connections may take to end after a request to shut down; 0 aborts them at once.
         resolver_threads: threads for the resolution of names.
         worker_threads: threads for the blocking work of actors.
+        guest_stack: bytes of stack that the functions of a WebAssembly guest may use.
+        guest_cache: the folder where compiled guests are kept; None for the user's own, an empty text for none.
     """
 
     options: Options = Options()
     listener: ListenOptions = ListenOptions()
+    permissions: Permissions | None = None
     connect_timeout: Duration = 30.0
     connection_attempt_delay: Duration = 0.25
     max_connections: Count = 10_000
@@ -132,6 +142,8 @@ class Settings(Checked, frozen=True, kw_only=True):
     drain_timeout: Grace = 30.0
     resolver_threads: Threads = 4
     worker_threads: Threads = 8
+    guest_stack: Size = 512 << 10
+    guest_cache: FolderPath | None = None
 
     def for_connection(self, **changes: Any) -> Options:
         """The options of a new connection: the runtime's, and what the caller named.

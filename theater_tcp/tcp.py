@@ -13,29 +13,23 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 from theater_tcp.actor import LoopActor, hosting
-from theater_tcp.address import HostPort, parse
 from theater_tcp.connection import Connection
-from theater_tcp.connection_state import CLOSING, OPEN
-from theater_tcp.errors import InvalidArgument, ShutDown, TheaterError
-from theater_tcp.event_loop import running_loop
-from theater_tcp.fields import check_field
+from theater_tcp.connection_state import CLOSING
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
-from theater_tcp.settings import Settings
-from theater_tcp.socket_options import apply_to_socket
+from theater_tcp.opening import open_connection, open_listener
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Coroutine
 
     from theater_tcp.messages import Turn
     from theater_tcp.network import Network
     from theater_tcp.ownership import Owner
     from theater_tcp.runtime import Theater
-    from theater_tcp.settings import Options
+    from theater_tcp.settings import Options, Settings
     from theater_tcp.tls_engine import TlsInfo
 
-__all__ = ["ConnectionHandle", "ListenerHandle", "Tcp", "TcpActor", "open_connection", "open_listener"]
+__all__ = ["ConnectionHandle", "ListenerHandle", "Tcp", "TcpActor"]
 
 
 class ConnectionHandle:
@@ -266,9 +260,19 @@ class Tcp:
         self._owner = owner
 
     @property
+    def network(self) -> Network:
+        """What all connections of the runtime share."""
+        return self._network
+
+    @property
     def options(self) -> Options:
         """What this actor's connections have where it says nothing else."""
         return self._owner.settings.options
+
+    @property
+    def settings(self) -> Settings:
+        """This actor's settings, its permissions among them: what ``theater.spawn_with`` gives to a child."""
+        return self._owner.settings
 
     def listen(self, address: str, **options: Any) -> ListenerHandle:
         """Listen at an address.
@@ -280,6 +284,7 @@ class Tcp:
 
         Raises:
             AddressInUse: somebody listens there already.
+            Denied: the actor's permissions don't allow it.
             InvalidArgument: the address or an option is wrong, or a file of ``server_tls`` is.
         """
         handle: ListenerHandle = open_listener(self._network, self._owner, address, options, ListenerHandle).handle
@@ -297,6 +302,7 @@ class Tcp:
 
         Raises:
             InvalidArgument: the address or an option is wrong, or a file of ``client_tls`` is.
+            Denied: the actor's permissions don't allow it; from the future, if it is for what the name resolved to.
             Refused, Unreachable, TimedOut, TlsFailed: from the future.
         """
         return open_connection(self._network, self._owner, address, timeout, options)
@@ -356,79 +362,6 @@ class TcpActor(LoopActor):
 
     def _ended(self) -> None:
         self._theater.ownership.ended(self._theater_owner)
-
-
-def open_listener(
-    network: Network, owner: Owner, address: str, options: dict[str, Any], make_handle: Callable[[Listener], Any]
-) -> Listener:
-    """Listen for an owner. On the loop's thread."""
-    _check_thread(network, "listen")
-    if network.draining or not owner.alive:
-        raise ShutDown
-    parsed = parse(address, listening=True)
-    for_connections, for_listener = owner.settings.for_listener(**options)
-    tls = for_connections.server_tls
-    if tls is not None and tls.enabled:
-        network.credentials.server(tls)  # before there is a socket: never one without the TLS that was asked for
-    sock = network.open_listening_socket(parsed, for_connections, for_listener)
-    return Listener(network, sock, parsed, owner, for_connections, for_listener, make_handle)
-
-
-def open_connection(
-    network: Network, owner: Owner, address: str, timeout: float | None, options: dict[str, Any]
-) -> Future[Any]:
-    """Connect for an owner: a future of its handle. On the loop's thread."""
-    _check_thread(network, "connect")
-    if network.draining or not owner.alive:
-        raise ShutDown
-    parsed = parse(address)
-    if timeout is not None:
-        check_field(Settings, "connect_timeout", timeout)
-    for_connection = owner.settings.for_connection(**options)
-    tls = for_connection.client_tls
-    credentials = network.credentials.client(tls) if tls is not None and tls.enabled else None
-    server_name = ""
-    if tls is None or not tls.auto_handshake:
-        credentials = None  # it was looked at all the same: wrong files are told now, and not at the upgrade
-    else:
-        server_name = tls.server_name or (parsed.host if isinstance(parsed, HostPort) else "")
-        if credentials is not None and not server_name:
-            raise InvalidArgument(f"{address}: TLS needs a server_name, since the address has no host")
-    opened: Future[Any] = Future()
-
-    def settle(future: Future[socket.SocketType]) -> None:
-        try:
-            sock = future.get()
-        except TheaterError as error:
-            network.metrics.connect_failures += 1
-            opened.set_exception_value(error)
-            return
-        if not owner.alive:  # nobody is left to have it
-            sock.close()
-            opened.set_exception_value(ShutDown("the actor that connected has ended"))
-            return
-        apply_to_socket(sock, for_connection)
-        network.metrics.connected += 1
-        connection = Connection(network, sock, None, for_connection, OPEN, owner)
-        if credentials is None:
-            connection.opened()
-            opened.set(connection.handle)
-            return
-        handle = connection.handle
-        try:
-            connection.connect_tls(credentials, server_name).follow_into(opened, handle)
-        except InvalidArgument as error:
-            connection.abort(handle)
-            opened.set_exception_value(error)
-
-    wait = timeout if timeout is not None else owner.settings.connect_timeout
-    network.connector.connect(parsed, wait).on_done(settle)
-    return opened
-
-
-def _check_thread(network: Network, call: str) -> None:
-    if running_loop() is not network.loop:
-        raise RuntimeError(f"{call} belongs on the event loop's thread: call it in on_start or later, not in __init__")
 
 
 def _as_future(outcome: Any) -> Future[Any]:

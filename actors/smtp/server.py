@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import pykka
@@ -99,6 +99,8 @@ class SmtpServer(TcpActor):
             ``io``: the folder can't be used, ``address-in-use``.
     """
 
+    settings_type: ClassVar[type[ServerSettings]] = ServerSettings
+
     def __init__(
         self,
         *,
@@ -121,7 +123,7 @@ class SmtpServer(TcpActor):
         named = {name: arguments[name] for name in ServerSettings.__struct_fields__}
         try:
             settings = msgspec.convert(
-                {name: value for name, value in named.items() if value is not msgspec.UNSET}, type=ServerSettings
+                {name: value for name, value in named.items() if value is not msgspec.UNSET}, type=self.settings_type
             )
         except msgspec.ValidationError as error:
             raise _WrongSettings(_with_name_first(str(error))) from None
@@ -181,13 +183,7 @@ class SmtpServer(TcpActor):
     def handle_connection(self, connection: ConnectionHandle) -> None:
         """Greet a client."""
         encryption = _encryption_of(connection)
-        session = Session(
-            self._settings,
-            connection.peer_address,
-            self._policy,
-            offers_tls=connection.tls_available,
-            encryption=encryption,
-        )
+        session = self._new_session(connection, encryption)
         if self._settings.require_tls and encryption is None and not connection.tls_available:
             logger.error("%s: require_tls is set, and there is no TLS to be had", connection.local_address)
         self._clients[connection] = _Client(connection, session, self._tick)
@@ -253,6 +249,15 @@ class SmtpServer(TcpActor):
         for client, job, failure in zip(batch.clients, batch.jobs, message.failures, strict=True):
             self._carry_on(client, job, failure)
         return None
+
+    def _new_session(self, connection: ConnectionHandle, encryption: Encryption | None) -> Session:
+        return Session(
+            self._settings,
+            connection.peer_address,
+            self._policy,
+            offers_tls=connection.tls_available,
+            encryption=encryption,
+        )
 
     def _follow(self, client: _Client, step: Step) -> None:
         """Do what a step says, and what the steps after it say."""
