@@ -90,6 +90,15 @@ class ListensItself(Echo):
         self.tcp.listen(self.address)
 
 
+class StartsAnother(Echo):
+    def __init__(self, address):
+        super().__init__()
+        self.address = address
+
+    def on_start(self):
+        self.theater.spawn(ListensItself, self.address)
+
+
 class StartsForEver(Echo):
     async def on_start(self):
         print("starting", flush=True)
@@ -409,10 +418,31 @@ def test_the_debug_log_adds_the_traceback_of_a_failed_start(start: Start, write:
 def test_a_listen_in_on_start_that_fails_is_told_with_its_kind(start: Start, write: Write) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        manifest = write("ListensItself", listen="", rest=f"init: {{address: '{address}'}}\n")
+        manifest = write(
+            "ListensItself",
+            listen="",
+            rest=f"init: {{address: '{address}'}}\ntcp: {{permissions: {{listen: ['{address}']}}}}\n",
+        )
         code, errors = start(manifest, as_json=False).end()
     assert code == EXIT_WRONG
     assert problem_lines(errors) == [f"theater-tcp: echo: on_start: address-in-use: {address}"]
+
+
+def test_an_actor_from_a_manifest_listens_by_itself_only_where_that_lets_it(start: Start, write: Write) -> None:
+    init = "init: {address: '127.0.0.1:0'}\n"
+    code, errors = start(write("ListensItself", listen="", rest=init), as_json=False).end()
+    assert code == EXIT_WRONG
+    assert problem_lines(errors) == ["theater-tcp: echo: on_start: denied: 127.0.0.1:0"]
+    assert "may not listen at 127.0.0.1:0: nothing in permissions.listen is for that" in errors
+    allowed = write("ListensItself", listen="", rest=f"{init}tcp: {{permissions: {{listen: ['127.0.0.1:*']}}}}\n")
+    assert start(allowed).ready().startswith("127.0.0.1:")
+
+
+def test_what_an_actor_from_a_manifest_starts_by_itself_may_do_nothing(start: Start, write: Write) -> None:
+    rest = "init: {address: '127.0.0.1:0'}\ntcp: {permissions: {listen: ['127.0.0.1:*']}}\n"
+    code, errors = start(write("StartsAnother", listen="", rest=rest), as_json=False).end()
+    assert code == EXIT_WRONG
+    assert problem_lines(errors) == ["theater-tcp: echo: on_start: denied: 127.0.0.1:0"]
 
 
 def test_if_one_actor_fails_those_before_it_are_stopped(start: Start, write: Write, tmp_path: Path) -> None:

@@ -21,7 +21,19 @@ PACKAGE = ROOT / "theater_tcp"
 
 FLOORS: dict[int, set[str]] = {
     # values: what the others talk about
-    0: {"errors", "messages", "fields", "settings", "tls_settings", "address", "metrics"},
+    0: {
+        "errors",
+        "messages",
+        "fields",
+        "settings",
+        "tls_settings",
+        "address",
+        "address_patterns",
+        "address_classes",
+        "permissions",
+        "guest_settings",
+        "metrics",
+    },
     # pure protocol: bytes and events in, bytes and events out
     1: {
         "connection_state",
@@ -33,6 +45,21 @@ FLOORS: dict[int, set[str]] = {
         "certificate_keys",
         "certificate_names",
         "certificate_contents",
+        "guest.wit_types",
+        "guest.interface",
+        "guest.text",
+        "guest.canonical_abi",
+        "guest.lifting",
+        "guest.lowering",
+        "guest.wasm_reader",
+        "guest.core_module",
+        "guest.component_types",
+        "guest.component_parts",
+        "guest.fast_core",
+        "guest.binary",
+        "guest.adapter",
+        "guest.outcome",
+        "guest.trap_text",
     },
     # machinery: readiness, time, and pykka on the loop
     2: {
@@ -55,6 +82,7 @@ FLOORS: dict[int, set[str]] = {
         "network",
         "ownership",
         "socket_options",
+        "callback_failure",
         "transport",
         "secure_transport",
         "stream",
@@ -64,14 +92,19 @@ FLOORS: dict[int, set[str]] = {
         "connector",
         "listening_socket",
         "listener",
+        "opening",
         "tcp",
         "blocking",
     },
+    # guests: WebAssembly actors
+    4: {"guest"},
     # assembly: the parts put together, from Python and from the command line
     5: {
         "drain",
         "runtime",
         "actor_class",
+        "manifest_document",
+        "guest_manifest",
         "manifest",
         "certificate_folder",
         "certs_command",

@@ -32,6 +32,7 @@ from theater_tcp.manifest import (
     parse_override,
     runtime_settings,
 )
+from theater_tcp.permissions import Permissions
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 
@@ -197,7 +198,7 @@ def test_every_option_of_a_connection_and_of_a_listener_is_a_key_under_tcp(write
 
 
 def test_every_setting_of_the_runtime_is_a_key(write: Write) -> None:
-    assert {*RUNTIME_FIELDS, "drain_timeout", "options", "listener"} == set(Settings.field_names())
+    assert {*RUNTIME_FIELDS, "drain_timeout", "options", "listener", "permissions"} == set(Settings.field_names())
     for name in RUNTIME_FIELDS:
         assert load(write(GOOD), [(f"runtime.{name}", 7)]).runtime == {name: 7}
 
@@ -315,6 +316,24 @@ def test_any_file_is_a_manifest_or_is_refused(write: Write, content: bytes) -> N
         ("tcp.listen=[x]", "tcp.listen[0]: 'x': the port is missing"),
         ("tcp.listen=['127.0.0.1:1', 3]", "tcp.listen[1]: 3: an address is a text"),
         ("tcp.listen=example.org:25", "tcp.listen[0]: 'example.org:25': to listen takes an IP address"),
+        ("tcp.permissions=all", "tcp.permissions: expected a mapping of names to values, got a text"),
+        ("tcp.permissions.enabled=1", "tcp.permissions.enabled: expected true or false, got 1"),
+        (
+            "tcp.permissions.allow_list=[]",
+            "tcp.permissions.allow_list: there is no such setting (did you mean 'allowlist'?)",
+        ),
+        ("tcp.permissions.http={}", "tcp.permissions.http: there is no such setting"),
+        ("tcp.allowlist=[]", "tcp.allowlist: there is no such setting"),
+        (
+            "tcp.permissions.allowlist={a: b}",
+            "tcp.permissions.allowlist: expected a list of address patterns, got {'a': 'b'}",
+        ),
+        (
+            "tcp.permissions.allowlist=['a:1', 25]",
+            "tcp.permissions.allowlist[1]: expected a text as '127.0.0.1:25', got a number",
+        ),
+        ("tcp.permissions.listen=['**:1']", "tcp.permissions.listen[0]: '**:1': to listen takes an IP address"),
+        ("runtime.permissions={}", "runtime.permissions: there is no such setting"),
         ("runtime.options={}", "runtime.options: there is no such setting"),
         ("runtime.nodelay=true", "runtime.nodelay: there is no such setting"),
         ("runtime.max_connections=0", "runtime.max_connections: expected a whole number from 1 to 1000000, got 0"),
@@ -326,6 +345,33 @@ def test_a_wrong_key_or_value_is_told(write: Write, override: str, reason: str) 
     line = only(write(GOOD), override)
     assert line.startswith(f"m.yaml: {reason}")
     assert line.endswith(" (by --set)")
+
+
+def test_permissions_of_a_manifest_are_what_its_actor_has_and_without_them_it_has_none(write: Write) -> None:
+    assert load(write(GOOD)).permissions == Permissions()
+    assert load(write(GOOD), [("tcp.permissions", None)]).permissions == Permissions()
+    section = "  permissions: {enabled: true, allowlist: ['*.internal:25'], listen: '127.0.0.1:*'}\n"
+    given = Permissions(enabled=True, allowlist=("*.internal:25",), listen=("127.0.0.1:*",))
+    assert load(write(GOOD + section)).permissions == given
+    empty = "  permissions:\n    enabled: true\n    allowlist:\n    listen:\n"
+    assert load(write(GOOD + empty)).permissions == Permissions(enabled=True)
+
+
+def test_every_wrong_pattern_is_told_with_its_line(write: Write) -> None:
+    section = """  permissions:
+    enabled: true
+    allowlist:
+      - "*.internal:25"
+      - redis
+      - "a..b:25"
+    listen: ["127.0.0.1:0-9"]
+"""
+    assert problems(write(GOOD + section)) == [
+        "m.yaml:11: tcp.permissions.allowlist[1]: 'redis': the port is missing (write host:port or host:*)",
+        "m.yaml:12: tcp.permissions.allowlist[2]: 'a..b:25': empty label",
+        "m.yaml:13: tcp.permissions.listen[0]: '127.0.0.1:0-9': port 0 stands for one that the system chooses, alone"
+        " and to listen only",
+    ]
 
 
 def test_two_values_that_contradict_each_other_are_told(write: Write) -> None:
@@ -732,8 +778,10 @@ def test_manifests_that_run_together_share_the_runtimes_settings(write: Write) -
         write("name: b\npython: actors_here:Plain\nruntime: {max_connections: 5, accept_pause: 1}\ndrain_timeout: 4")
     )
     third = load(write("name: c\npython: actors_here:Plain\n"))
-    assert runtime_settings([first, second, third]) == Settings(max_connections=5, accept_pause=1, drain_timeout=4)
-    assert runtime_settings([third]) == Settings()
+    assert runtime_settings([first, second, third]) == Settings(
+        max_connections=5, accept_pause=1, drain_timeout=4, permissions=Permissions()
+    )
+    assert runtime_settings([third]) == Settings(permissions=Permissions())
 
 
 def test_manifests_that_want_different_runtimes_are_refused(write: Write) -> None:
@@ -756,7 +804,7 @@ def test_the_configuration_page_has_every_key_of_a_manifest() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = page.partition("## In a manifest")[2].partition("\n## ")[0]
     keys = re.findall(r"^\| `([\w.…]+)` \|", section, re.MULTILINE)
-    assert keys == ["name", "python", "init", "tcp.listen", "tcp.…", "runtime.…", "drain_timeout"]
+    assert keys == ["name", "python", "init", "tcp.listen", "tcp.permissions", "tcp.…", "runtime.…", "drain_timeout"]
 
 
 def test_any_actor_of_pykka_can_be_named(write: Write) -> None:

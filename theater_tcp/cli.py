@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pykka
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -37,7 +38,7 @@ from theater_tcp import __version__, certs_command
 from theater_tcp.errors import InvalidArgument, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
-from theater_tcp.runtime import Theater
+from theater_tcp.runtime import Theater, guests_of
 from theater_tcp.settings import Settings
 
 __all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_WRONG", "app", "main"]
@@ -212,9 +213,32 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
                 for problem in error.problems:
                     output.problem(problem)
         else:
-            text = f"{file}: ok ({manifest.name}: {manifest.python})"
-            output.event(text, "check", "green", file=file, ok=True, name=manifest.name, python=manifest.python)
+            try:
+                what, fields = _checked(manifest)
+            except InvalidArgument as error:
+                right = False
+                problem = Problem(file, "actor", error.detail)
+                if as_json:
+                    output.event("", "check", file=file, ok=False, problems=[_fields_of(problem)])
+                else:
+                    output.problem(problem)
+                continue
+            text = f"{file}: ok ({manifest.name}: {what})"
+            output.event(text, "check", "green", file=file, ok=True, name=manifest.name, **fields)
     return EXIT_CLEAN if right else EXIT_WRONG
+
+
+def _checked(manifest: Manifest) -> tuple[str, dict[str, str]]:
+    """What a manifest's actor is, for people and as fields. A guest is compiled, to see that it can be."""
+    guest = manifest.guest
+    if guest is None:
+        return manifest.python, {"python": manifest.python}
+    guests = guests_of("check", Settings())
+    road = guests.load(guest.file, guest.grants).road_name
+    guests.close()
+    why = f", since it {guest.why_slow}" if guest.why_slow else ""
+    fields = {"actor": guest.shown, "kind": guest.kind, "road": road, "why": guest.why_slow}
+    return f"{guest.shown}, a {guest.kind}, by the {road} road{why}", fields
 
 
 @app.command()
@@ -331,12 +355,32 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
     return EXIT_CLEAN if clean else EXIT_ABORTED
 
 
+def _spawn(theater: Theater, settings: Settings, manifest: Manifest) -> pykka.ActorRef[Any]:
+    guest = manifest.guest
+    if guest is not None:
+        return theater.spawn_guest(
+            guest.file,
+            guest.config,
+            name=manifest.name,
+            grants=guest.grants,
+            limits=guest.limits,
+            per_connection=guest.per_connection,
+            pool=guest.pool,
+            recycle_after=guest.recycle_after,
+            settings=settings,
+        )
+    assert manifest.actor_class is not None  # a manifest has the one or the other
+    ref = theater.spawn_with(settings, manifest.actor_class, **manifest.init)
+    theater.ownership.name(manifest.name, ref.actor_urn)
+    return ref
+
+
 def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
     """Start a manifest's actor and open its listeners; what listens, as it stands in the ready file."""
     try:
         options, listener = theater.settings.for_listener(**manifest.options)
-        settings = theater.settings.replaced(options=options, listener=listener)
-        ref = theater.spawn_with(settings, manifest.actor_class, **manifest.init)
+        settings = theater.settings.replaced(options=options, listener=listener, permissions=manifest.permissions)
+        ref = _spawn(theater, settings, manifest)
     except Exception as error:
         logger.debug("%s did not start", manifest.name, exc_info=error)
         raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None

@@ -230,9 +230,18 @@ class IoFailed(TheaterError):
 
 
 class CallbackFailed(TheaterError):
-    """A callback of the owner raised."""
+    """A callback of the owner raised.
+
+    Args:
+        detail: see :class:`TheaterError`.
+        cause: the kind of the error that the callback was told and passed on, if it was that.
+    """
 
     kind = "callback"
+
+    def __init__(self, detail: str = "", cause: str = "") -> None:
+        super().__init__(detail)
+        self.cause = cause
 
 
 class ShutDown(TheaterError):

@@ -7,12 +7,14 @@
     init: {greeting: hello}              # keyword arguments of the class
     tcp:
       listen: ["127.0.0.1:7000"]         # opened for the actor when it has started
+      permissions: {listen: ["127.0.0.1:*"]}   # what it may connect to and listen at by itself; else nothing
       idle_timeout: 5 min                # and each option of a connection or a listener
     runtime: {max_connections: 1000}     # what the runtime has once, for all its actors
     drain_timeout: 10 s
 
 :func:`load` goes on after the first mistake and reports all of them, each in one line with the file, the line, the key
-and the reason. The class is imported for that; nothing else of a manifest is acted upon before it is right as a whole.
+and the reason. In place of ``python`` a manifest may have the keys of a guest (:mod:`theater_tcp.guest_manifest`).
+The class is imported for that; nothing else of a manifest is acted upon before it is right as a whole.
 """
 
 from __future__ import annotations
@@ -29,56 +31,28 @@ from msgspec import Meta
 
 from theater_tcp import address
 from theater_tcp.actor_class import import_actor_class, unfit_arguments
+from theater_tcp.address_patterns import parse_pattern
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import Grace, check_field, from_text, unit_of, unknown_name
+from theater_tcp.guest_manifest import GuestKeys, GuestPlan, guest_plan
+from theater_tcp.guest_settings import Limits
+from theater_tcp.manifest_document import MAX_MANIFEST, ManifestDocument, ManifestError, Problem, yaml_reason, yaml_type
+from theater_tcp.permissions import Permissions
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tls_context import build_client, build_server
 from theater_tcp.tls_settings import CertificateFiles, ClientTls, ServerTls
 
 __all__ = ["MAX_MANIFEST", "Manifest", "ManifestError", "Problem", "load", "parse_override", "runtime_settings"]
 
-MAX_MANIFEST = 1 << 20
-"""Bytes of the largest manifest that is read."""
+_ITS_OWN = ("options", "listener", "permissions")
+"""The settings that each manifest has for itself, under ``tcp``."""
 
-RUNTIME_FIELDS = tuple(name for name in Settings.field_names() if name not in {"options", "listener", "drain_timeout"})
+RUNTIME_FIELDS = tuple(name for name in Settings.field_names() if name not in {*_ITS_OWN, "drain_timeout"})
 """The settings that a manifest may name under ``runtime``."""
 
 T = TypeVar("T", ServerTls, ClientTls, CertificateFiles)
 
 Section = Annotated[dict[str, Any], Meta(description="a mapping of names to values")]
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with one key of one manifest.
-
-    Args:
-        file: the manifest's path as it was given.
-        key: the path of the key, as ``tcp.listen[0]``; empty where it is the file itself.
-        reason: one line.
-        line: where it stands, from 1; None where it stands nowhere (a missing key, a value from the command line).
-    """
-
-    file: str
-    key: str
-    reason: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        file = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (file, self.key, self.reason) if part)
-
-
-class ManifestError(InvalidArgument):
-    """A manifest, or several that don't fit together, can't be used.
-
-    Args:
-        problems: all that was found, at least one.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(f"{problems[0]}{more}")
-        self.problems = tuple(problems)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,22 +61,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         file: the path as it was given.
         name: what the actor is called in logs and in the ready file.
-        python: the class as the manifest names it.
-        actor_class: the class.
+        python: the class as the manifest names it; empty for a guest.
+        actor_class: the class; None for a guest.
+        guest: the WebAssembly guest; None for a class.
         init: the keyword arguments of the class.
         listen: addresses to listen at, in the form that ``listen`` takes.
         options: the options for these listeners and their connections; only those that were named.
+        permissions: what the actor may connect to and listen at by itself.
         runtime: fields of :class:`~theater_tcp.settings.Settings`; only those that were named.
         drain_timeout: seconds that the actor's connections may take to end; None for the default.
     """
 
     file: str
     name: str
-    python: str
-    actor_class: type[pykka.Actor]
+    python: str = ""
+    actor_class: type[pykka.Actor] | None = None
+    guest: GuestPlan | None = None
     init: dict[str, Any] = {}
     listen: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    permissions: Permissions = Permissions()
     runtime: dict[str, Any] = {}
     drain_timeout: float | None = None
 
@@ -120,7 +98,7 @@ class _Keys(msgspec.Struct):
     python: Annotated[
         str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z", description="a class as package.module:Class")
     ]
-    init: Section | None = None
+    init: Annotated[dict[str, Any] | str, Meta(description="a mapping of names to values")] | None = None
     tcp: Section | None = None
     runtime: Section | None = None
     drain_timeout: Grace | None = None
@@ -151,13 +129,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key, yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{key}: the value is {_yaml_reason(error, marks=False)}") from None
+        raise InvalidArgument(f"{key}: the value is {yaml_reason(error, marks=False)}") from None
 
 
 def runtime_settings(manifests: Sequence[Manifest]) -> Settings:
     """The settings for a runtime that these manifests share.
 
-    What stands under ``runtime`` has one value for all; of the drain timeouts the longest counts.
+    What stands under ``runtime`` has one value for all; of the drain timeouts the longest counts. An actor that comes
+    from no manifest, since another one started it, may connect to nothing and listen nowhere.
 
     Raises:
         ManifestError: two manifests have one name, or want different values.
@@ -181,106 +160,57 @@ def runtime_settings(manifests: Sequence[Manifest]) -> Settings:
     drains = [manifest.drain_timeout for manifest in manifests if manifest.drain_timeout is not None]
     if drains:
         changes["drain_timeout"] = max(drains)
-    return Settings(**changes)
+    return Settings(permissions=Permissions(), **changes)
 
 
-class _Reading:
-    """One manifest on its way from text to value, and what was found wrong with it so far."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.folder = Path(file).parent
-        self.lines: dict[str, int] = {}
-        self.overridden: set[str] = set()
-        self.problems: list[Problem] = []
+class _Reading(ManifestDocument):
+    """The values that a manifest's text stands for."""
 
     def manifest(self, overrides: Iterable[tuple[str, Any]]) -> Manifest:
-        document = self._document()
+        document = self.read()
         for key, value in overrides:
-            self._override(document, key, value)
-        top = self._fields("", document, (_Keys,))
-        for name in ("name", "python"):
-            if name not in document:
-                self._problem(name, "is missing")
-        listen, options = self._tcp(top.get("tcp") or {})
+            self.override(document, key, value)
+        top = self._fields("", document, (_Keys, GuestKeys))
+        if "name" not in document:
+            self.problem("name", "is missing")
+        if "python" not in document and "actor" not in document:
+            self.problem("python", "is missing, or actor: for a WebAssembly guest")
+        elif "python" in document and "actor" in document:
+            self.problem("actor", "is there, and python too: an actor is the one or the other")
+        if "actor" not in document:
+            for name in GuestKeys.__struct_fields__:
+                if name in document:
+                    self.problem(name, "is for a guest, and there is no actor")
+        tcp = dict(top.get("tcp") or {})
+        permissions = self._permissions(tcp.pop("permissions", None))
+        listen, options = self._tcp(tcp)
         runtime = self._runtime(top.get("runtime") or {})
         init = top.get("init") or {}
-        checked = init if ("init" in top) == ("init" in document) else None
-        actor_class = self._actor_class(top["python"], checked, listen) if "python" in top else None
-        if self.problems or actor_class is None:
+        actor_class, guest = None, None
+        if "actor" in top:
+            limits = self._fields("limits.", top.get("limits", {}), (Limits,))
+            guest = guest_plan(self, top, limits, bool(listen))
+            init = {}
+        elif isinstance(init, str):
+            self.problem("init", "expected a mapping of names to values, got a text")
+        elif "python" in top:
+            checked = init if ("init" in top) == ("init" in document) else None
+            actor_class = self._actor_class(top["python"], checked, listen)
+        if self.problems or (actor_class is None and guest is None):
             raise ManifestError(sorted(self.problems, key=lambda problem: problem.line or 0))
         return Manifest(
             file=self.file,
             name=top["name"],
-            python=top["python"],
+            python=top.get("python", ""),
             actor_class=actor_class,
+            guest=guest,
             init=init,
             listen=listen,
             options=options,
+            permissions=permissions,
             runtime=runtime,
             drain_timeout=top.get("drain_timeout"),
         )
-
-    # -- the text -------------------------------------------------------------------------------------------------
-
-    def _document(self) -> dict[Any, Any]:
-        """The file's top mapping; the lines of its keys are noted on the way."""
-        try:
-            self.folder = self.folder.absolute()
-            with open(self.file, "rb") as stream:
-                content = stream.read(MAX_MANIFEST + 1)
-        except OSError as error:
-            raise self._fatal((error.strerror or str(error)).lower()) from None
-        except ValueError:  # a NUL in the path
-            raise self._fatal("is no path") from None
-        if len(content) > MAX_MANIFEST:
-            raise self._fatal(f"is larger than {MAX_MANIFEST} bytes")
-        try:
-            loader = yaml.SafeLoader(content)
-            node = loader.get_single_node()
-            if node is None:
-                raise self._fatal("the file is empty")
-            self._note_lines(node, "", set())
-            document = loader.construct_document(node)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            mark = getattr(error, "problem_mark", None)
-            raise self._fatal(_yaml_reason(error), None if mark is None else mark.line + 1) from None
-        if not isinstance(document, dict):
-            raise self._fatal(f"expected keys and values, got a {_yaml_type(document)}")
-        return document
-
-    def _note_lines(self, node: yaml.Node, key: str, seen: set[int]) -> None:
-        """Notes the line of each key below ``node`` (aliases make circles); a key that is there twice is a problem."""
-        self.lines.setdefault(key, node.start_mark.line + 1)
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                self._note_lines(item, f"{key}[{index}]", seen)
-        elif isinstance(node, yaml.MappingNode):
-            known = set()
-            for name, value in node.value:
-                inner = f"{key}.{name.value}" if key else str(name.value)
-                if (name.tag, str(name.value)) in known:
-                    reason = f"is there twice (line {self.lines[inner]} too)"
-                    self._problem(inner, reason, name.start_mark.line + 1)
-                known.add((name.tag, str(name.value)))
-                self.lines.setdefault(inner, name.start_mark.line + 1)
-                self._note_lines(value, inner, seen)
-
-    def _override(self, document: dict[Any, Any], key: str, value: Any) -> None:
-        *outer, last = key.split(".")
-        self.overridden.add(key)
-        target = document
-        for depth, name in enumerate(outer, 1):
-            if target.get(name) is None:
-                target[name] = {}
-            target = target[name]
-            if not isinstance(target, dict):
-                self._problem(key, f"{'.'.join(outer[:depth])} is no mapping")
-                return
-        target[last] = value
 
     # -- the sections ---------------------------------------------------------------------------------------------
 
@@ -301,7 +231,7 @@ class _Reading:
                 number = from_text(owners[name], name, value)
                 check_field(owners[name], name, number)
             except InvalidArgument as error:
-                self._problem_of(prefix, error)
+                self.problem_of(prefix, error)
             else:
                 values[name] = number
         return values
@@ -315,19 +245,49 @@ class _Reading:
                 tls = self._tls(key, inner, ServerTls) if name == "server_tls" else self._tls(key, inner, ClientTls)
                 if tls is not None:  # else its problems are told
                     section[name] = tls
-        known = ("listen", *Options.field_names(), *ListenOptions.field_names())
+        known = ("listen", "permissions", *Options.field_names(), *ListenOptions.field_names())
         options = self._fields("tcp.", section, (Options, ListenOptions), known)
         if len(options) == len(section):
             try:
                 Settings().for_listener(**options)
             except InvalidArgument as error:  # two that contradict each other
-                self._problem_of("tcp.", error)
+                self.problem_of("tcp.", error)
         return listen, options
+
+    def _permissions(self, section: object) -> Permissions:
+        key = "tcp.permissions"
+        if section is None:
+            return Permissions()
+        if not isinstance(section, dict):
+            self.problem(key, f"expected a mapping of names to values, got a {yaml_type(section)}")
+            return Permissions()
+        section = dict(section)
+        for name in ("allowlist", "listen"):
+            texts = section.get(name)
+            if texts is None:
+                section.pop(name, None)
+            elif isinstance(texts, str | list):
+                section[name] = [texts] if isinstance(texts, str) else texts
+                right = [self._is_pattern(f"{key}.{name}[{i}]", name, t) for i, t in enumerate(section[name])]
+                if not all(right):
+                    del section[name]
+        return Permissions(**self._fields(f"{key}.", section, (Permissions,)))
+
+    def _is_pattern(self, key: str, name: str, text: object) -> bool:
+        """Whether it is a pattern for addresses; if not, that is a problem."""
+        try:
+            if not isinstance(text, str):
+                raise InvalidArgument(f"expected a text as '127.0.0.1:25', got a {yaml_type(text)}")
+            parse_pattern(text, listening=name == "listen")
+        except InvalidArgument as error:
+            self.problem(key, error.detail)
+            return False
+        return True
 
     def _tls(self, key: str, section: object, cls: type[T]) -> T | None:
         """A section about TLS; None if it, or one of the files that it names, is wrong."""
         if not isinstance(section, dict):
-            self._problem(key, f"expected a mapping of names to values, got a {_yaml_type(section)}")
+            self.problem(key, f"expected a mapping of names to values, got a {yaml_type(section)}")
             return None
         before = len(self.problems)
         section, named, prefix = dict(section), {}, f"{key}."
@@ -338,7 +298,7 @@ class _Reading:
             section["password"] = self._secret(f"{prefix}password", section["password"])
         values = self._fields(prefix, section, (cls,))
         if cls is CertificateFiles and "cert" not in section:
-            self._problem(f"{prefix}cert", "is missing")
+            self.problem(f"{prefix}cert", "is missing")
         if len(self.problems) > before:
             return None
         if named:
@@ -353,7 +313,7 @@ class _Reading:
             elif isinstance(tls, ClientTls) and tls.enabled:
                 build_client(tls)
         except InvalidArgument as error:
-            self._problem_of(prefix, InvalidArgument(error.detail.replace(f"{self.folder}/", "")))
+            self.problem_of(prefix, InvalidArgument(error.detail.replace(f"{self.folder}/", "")))
             return None
         return tls
 
@@ -361,22 +321,22 @@ class _Reading:
         """A password that stands elsewhere: ``{env: NAME}``, or ``{file: PATH}``, of which it is the first line."""
         kind, place = next(iter(source.items())) if len(source) == 1 else (None, None)
         if kind not in ("env", "file") or not isinstance(place, str):
-            self._problem(key, "expected a text, or {env: NAME} or {file: PATH}")
+            self.problem(key, "expected a text, or {env: NAME} or {file: PATH}")
         elif kind == "env" and not os.environ.get(place):
-            self._problem(key, f"the environment has no {place}")
+            self.problem(key, f"the environment has no {place}")
         elif kind == "env":
             return os.environ[place]
         else:
             try:
                 return (self.folder / place).read_text(encoding="utf-8").partition("\n")[0]
             except (OSError, ValueError) as error:
-                self._problem(key, f"{place}: {(getattr(error, 'strerror', None) or 'is no text').lower()}")
+                self.problem(key, f"{place}: {(getattr(error, 'strerror', None) or 'is no text').lower()}")
         return None
 
     def _listen(self, value: object) -> tuple[str, ...]:
         addresses = [value] if isinstance(value, str) else [] if value is None else value
         if not isinstance(addresses, list):
-            self._problem("tcp.listen", f'expected addresses as ["127.0.0.1:25"], got a {_yaml_type(value)}')
+            self.problem("tcp.listen", f'expected addresses as ["127.0.0.1:25"], got a {yaml_type(value)}')
             return ()
         good = []
         for index, text in enumerate(addresses):
@@ -385,13 +345,16 @@ class _Reading:
             try:
                 address.parse(resolved, listening=True)
             except InvalidArgument as error:
-                self._problem(f"tcp.listen[{index}]", error.detail)
+                self.problem(f"tcp.listen[{index}]", error.detail)
             else:
                 good.append(resolved)
         return tuple(good)
 
     def _runtime(self, section: dict[str, Any]) -> dict[str, Any]:
-        return self._fields("runtime.", section, (Settings,), RUNTIME_FIELDS)
+        values = self._fields("runtime.", section, (Settings,), RUNTIME_FIELDS)
+        if values.get("guest_cache"):  # an empty text is for no cache
+            values["guest_cache"] = str(self.folder / values["guest_cache"])
+        return values
 
     # -- the class ------------------------------------------------------------------------------------------------
 
@@ -399,46 +362,10 @@ class _Reading:
         try:
             cls = import_actor_class(spec, self.folder)
         except InvalidArgument as error:
-            self._problem("python", error.detail)
+            self.problem("python", error.detail)
             return None
         for name, reason in unfit_arguments(cls, init) if init is not None else ():
-            self._problem(f"init.{name}" if name else "init", reason)
+            self.problem(f"init.{name}" if name else "init", reason)
         if listen and not callable(getattr(cls, "handle_connection", None)):
-            self._problem("tcp.listen", f"{cls.__name__} has no handle_connection, so it can't take what is accepted")
+            self.problem("tcp.listen", f"{cls.__name__} has no handle_connection, so it can't take what is accepted")
         return cls
-
-    # -- the problems ---------------------------------------------------------------------------------------------
-
-    def _problem(self, key: str, reason: str, line: int | None = None) -> None:
-        if any(key == other or key.startswith((f"{other}.", f"{other}[")) for other in self.overridden):
-            self.problems.append(Problem(self.file, key, f"{reason} (by --set)"))
-        else:
-            self.problems.append(Problem(self.file, key, reason, line or self.lines.get(key)))
-
-    def _problem_of(self, prefix: str, error: InvalidArgument) -> None:
-        """A problem from an error of the settings, which reads ``field: reason``."""
-        name, _, reason = error.detail.partition(": ")
-        self._problem(prefix + name, reason)
-
-    def _fatal(self, reason: str, line: int | None = None) -> ManifestError:
-        return ManifestError([*self.problems, Problem(self.file, "", reason, line)])
-
-
-def _yaml_reason(error: Exception, *, marks: bool = True) -> str:
-    if isinstance(error, RecursionError):
-        return "not readable: it is nested too deep"
-    if isinstance(error, yaml.MarkedYAMLError):
-        text = ", ".join(part for part in (error.context, error.problem) if part)
-        mark = error.problem_mark if marks else None
-        if error.context == "while scanning an alias":
-            text += "; a text that begins with '*' stands in quotes"
-        where = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
-        return f"not YAML: {' '.join(text.split())}{where}"
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"not YAML: {error.reason} (position {error.position})"
-    return f"not YAML: {' '.join(str(error).split())}"
-
-
-def _yaml_type(value: object) -> str:
-    names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)

@@ -15,8 +15,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import Interrupted, LoopActor
+from theater_tcp.callback_failure import ended_with_its_connection, log_failure, reason_for
 from theater_tcp.connection_state import ACTIVE, CLOSING, FAIL, OPEN, PASSIVE, Phase
-from theater_tcp.errors import Closed, TheaterError
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
@@ -137,6 +137,8 @@ class OwnedStream(Stream):
                     return
                 self.stream_ended()
                 return
+        elif mask == READ and self._receiver is not None and self.tls is None and self.receive_turn():
+            return
         Stream.on_ready(self, mask)
 
     def _secure_turn(self, actor: Any, box: Mailbox) -> None:
@@ -362,17 +364,12 @@ class OwnedStream(Stream):
             if self.owner is owner:
                 self.abort_for_shutdown()
             return
-        reason = self.reason
-        if (
-            reason is not None
-            and isinstance(error, TheaterError)
-            and (reason.startswith(error.kind) or error.kind == Closed.kind)
-        ):  # the connection ended under the callback's hands, and a call told it so: no mistake
+        if error is not None and ended_with_its_connection(error, self.reason):
             logger.debug("%s of %s ended with its connection: %s", name, owner, error)
             error = None
         if error is not None:
             self.network.metrics.callback_failures += 1
-            logger.error("%s of %s failed for %s", name, owner, self.peer_address(), exc_info=error)
+            log_failure(logger, f"{name} of {owner} failed for {self.peer_address()}", error)
             if not isinstance(error, Exception) and owner is not None and owner.loop_actor is not None:
                 owner.loop_actor.actor_end_everything(error)
         if self.owner is not owner or owner is None:
@@ -381,7 +378,7 @@ class OwnedStream(Stream):
             if self._close_told:  # else it was transferred to the same owner meanwhile, who is to hear of both anew
                 self.end_was_heard()
         elif error is not None:
-            self.fail(f"callback: {type(error).__name__}", flush=True)
+            self.fail(reason_for(error), flush=True)
 
     def _has_news(self) -> bool:
         if self._announcement is not None or self._tls_news or self._count_ran_out:

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import pykka
 from pykka.messages import ProxyCall
 
-from theater_tcp.errors import InvalidArgument, NoSuchActor
+from theater_tcp.errors import InvalidArgument, LimitReached, NoSuchActor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,8 @@ class Owner:
         handle_for: makes the handle by which it operates a connection, valid as long as it owns that.
         loop_actor: the actor again if it lives on the runtime's loop, else None.
         settings: what its connections and listeners have where it says nothing else.
+
+    ``max_connections`` is how many connections it may be handed to have; None is without limit.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Owner:
         "heard",
         "listeners",
         "loop_actor",
+        "max_connections",
         "settings",
     )
 
@@ -72,6 +75,7 @@ class Owner:
         self.heard = heard
         self.loop_actor = loop_actor
         self.alive = True
+        self.max_connections: int | None = None
         self.connections: dict[Connection, None] = {}
         self.listeners: dict[str, Any] = {}
         self.handle_for = handle_for
@@ -88,7 +92,10 @@ class Owner:
 
         Raises:
             NoSuchActor: it has none, or its life is over.
+            LimitReached: it has as many connections as it may have.
         """
+        if self.max_connections is not None and len(self.connections) >= self.max_connections:
+            raise LimitReached(f"{self} has {self.max_connections} connections already")
         if self.alive and self.actor.actor_ref.is_alive():
             for callback in ("handle_connection_transfer", "handle_connection"):
                 if callback in self.heard:
@@ -118,6 +125,7 @@ class Ownership:
         self._settings = settings
         # Weak, so that an actor whose constructor raised after it was enrolled leaves nothing behind.
         self._owners: WeakValueDictionary[str, Owner] = WeakValueDictionary()
+        self._names: dict[str, str] = {}
         self._heard_by_class: dict[type, frozenset[str]] = {}
 
     def enrol(self, actor: pykka.Actor, handle_for: Callable[[Connection], Any], loop_actor: LoopActor | None) -> Owner:
@@ -131,8 +139,12 @@ class Ownership:
         owner = self._owners[actor.actor_urn] = Owner(actor, heard, handle_for, loop_actor, settings)
         return owner
 
+    def name(self, name: str, urn: str) -> None:
+        """Let a living actor be found by a name too."""
+        self._names[name] = urn
+
     def resolve(self, target: pykka.ActorRef[Any] | str) -> Owner:
-        """The owner that a reference or a URN means.
+        """The owner that a reference, a URN or a name means.
 
         Raises:
             InvalidArgument: it is neither.
@@ -143,7 +155,7 @@ class Ownership:
         urn = target.actor_urn if isinstance(target, pykka.ActorRef) else target
         if not isinstance(urn, str):
             raise InvalidArgument(f"a connection goes to an actor's reference or URN, not to {type(target).__name__}")
-        owner = self._owners.get(urn)
+        owner = self._owners.get(urn) or self._owners.get(self._names.get(urn, ""))
         if owner is None:
             raise NoSuchActor(urn)
         return owner

@@ -7,9 +7,11 @@ reset, and its owner hears ``shutdown``. Then the actors are stopped, the last o
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from weakref import WeakSet
@@ -25,16 +27,21 @@ from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future, refuse_to_block
+from theater_tcp.guest_settings import Limits, as_config
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
+from theater_tcp.opening import open_listener
 from theater_tcp.ownership import own_settings
 from theater_tcp.settings import Settings
-from theater_tcp.tcp import ListenerHandle, open_listener
+from theater_tcp.tcp import ListenerHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
-__all__ = ["ListenerInfo", "Theater"]
+    from theater_tcp.guest.guest_actor import GuestProgram
+    from theater_tcp.guest.guests import Guests
+
+__all__ = ["ListenerInfo", "Theater", "guests_of"]
 
 logger = logging.getLogger("theater_tcp.runtime")
 
@@ -78,6 +85,7 @@ class Theater:
         self._drain: Drain | None = None
         self._failure: BaseException | None = None
         self._tokens: list[Any] = []
+        self._guests: Guests | None = None
 
     def __repr__(self) -> str:
         return f"<Theater {self.name}>"
@@ -205,7 +213,8 @@ class Theater:
 
         Args:
             settings: whose ``options``, ``listener`` and ``connect_timeout`` the actor's connections and listeners have
-                where it says nothing else. What is counted or shared by all actors stays the runtime's.
+                where it says nothing else, and whose ``permissions`` hold for it. What is counted or shared by all
+                actors stays the runtime's.
             actor_class, args, kwargs: see :meth:`spawn`.
 
         Raises:
@@ -224,8 +233,63 @@ class Theater:
         finally:
             own_settings.reset(token)
 
+    def load_guest(self, guest: str | Path | bytes, grants: Collection[str] = ()) -> GuestProgram:
+        """A compiled WebAssembly guest, for :meth:`spawn_guest`. The same content is compiled once.
+
+        Args:
+            guest: the path of a file, or what is in it: a component or a core module.
+            grants: the interfaces that it may import beyond the usual ones: ``clock``, ``wasi``.
+
+        Raises:
+            InvalidArgument: it is no guest, or imports what isn't granted.
+            BlockingCall: on an event loop's thread.
+        """
+        return self._guests_here().load(guest, grants)
+
+    def spawn_guest(
+        self,
+        guest: str | Path | bytes | GuestProgram,
+        config: bytes | str | Mapping[str, Any] | None = None,
+        *,
+        name: str = "guest",
+        grants: Collection[str] = (),
+        limits: Limits | None = None,
+        per_connection: bool = False,
+        pool: int = 0,
+        recycle_after: int = 100,
+        settings: Settings | None = None,
+    ) -> pykka.ActorRef[Any]:
+        """Start a WebAssembly guest; returns when its ``init`` has.
+
+        Args:
+            guest: the path of a file, what is in it, or what :meth:`load_guest` gave.
+            config: for its ``init``: bytes, a text, or a mapping, which it gets as JSON.
+            name: what the log calls it, and other guests in ``transfer``.
+            grants: see :meth:`load_guest`.
+            limits: what it may use; the defaults when absent.
+            per_connection: a new guest for each connection, instead of one for all.
+            pool: with ``per_connection``, how many guests are kept warm.
+            recycle_after: with ``pool``, connections that a guest serves before it is replaced.
+            settings: its options and permissions, see :meth:`spawn_with`; without, it is trusted with every address.
+
+        Returns:
+            the reference of the actor that takes connections for the guest.
+
+        Raises:
+            InvalidArgument: see :meth:`load_guest`.
+            TheaterError: its ``init`` failed, or it broke a limit.
+        """
+        guests = self._guests_here()
+        program = guests.load(guest, grants) if isinstance(guest, (str, Path, bytes)) else guest
+        actor_class, arguments = guests.actor_for(
+            name, program, as_config(config), limits or Limits(), per_connection, pool, recycle_after
+        )
+        ref = self.spawn_with(settings or self.settings, actor_class, *arguments)
+        self.ownership.name(name, ref.actor_urn)
+        return ref
+
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
-        """Open a listener on behalf of an actor, which owns it and gets its connections.
+        """Open a listener on behalf of an actor, which owns it and gets its connections; its permissions don't count.
 
         Args:
             actor_ref: an actor of this runtime.
@@ -271,6 +335,12 @@ class Theater:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _guests_here(self) -> Guests:
+        with self._lock:
+            if self._guests is None:
+                self._guests = guests_of(self.name, self.settings)
+            return self._guests
+
     def _begin(self) -> None:
         with self._lock:
             if self._began:
@@ -303,13 +373,10 @@ class Theater:
             if actor is not None:
                 actor.actor_abandon()
         self._companion.close()
+        if self._guests is not None:
+            self._guests.close()
         self.network.workers.close()
         self._stopped.set()
-
-    @staticmethod
-    def _check_class(actor_class: type[pykka.Actor]) -> None:
-        if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
-            raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
 
     def _construct(self, actor_class: type[A], args: tuple[Any, ...], kwargs: dict[str, Any]) -> A:
         _check_class(actor_class)
@@ -344,7 +411,7 @@ class Theater:
     def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
         owner = self.ownership.resolve(actor_ref)
         handles: Any = ListenerHandle if owner.loop_actor is not None else BlockingListenerHandle
-        return _info(open_listener(self.network, owner, address, options, handles))
+        return _info(open_listener(self.network, owner, address, options, handles, granted=True))
 
     def _refuse_on_loop(self, what: str) -> None:
         if running_loop() is not None:
@@ -361,6 +428,12 @@ class Theater:
         with self._lock:
             own = {*self._with_threads, *(owner.actor.actor_ref for owner in self.ownership.owners())}
             return [ref for ref in pykka_internals.registry() if ref in own or loop_of(ref) is self.loop]
+
+
+def guests_of(name: str, settings: Settings) -> Guests:
+    """What a runtime has for guests. With this wasmtime is loaded, which is for those only who have some."""
+    guests: Guests = importlib.import_module("theater_tcp.guest.guests").Guests(name, settings)
+    return guests
 
 
 def _info(listener: Any) -> ListenerInfo:

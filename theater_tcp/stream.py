@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from theater_tcp import errors
 from theater_tcp.address import format_sockaddr
@@ -16,6 +16,8 @@ from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotF
 from theater_tcp.fields import check_field
 from theater_tcp.framing import InputBuffer, frame, prefix_size
 from theater_tcp.future import Future
+from theater_tcp.network import READ_BUFFER_SIZE
+from theater_tcp.poller import READ
 from theater_tcp.secure_transport import PIECE, SecureTransport
 from theater_tcp.settings import Options
 from theater_tcp.socket_options import reset_on_close
@@ -23,6 +25,7 @@ from theater_tcp.socket_options import reset_on_close
 if TYPE_CHECKING:
     import socket
 
+    from theater_tcp.actor import LoopActorRef
     from theater_tcp.network import Network
 
 __all__ = ["Stream"]
@@ -38,14 +41,15 @@ class Stream(SecureTransport):
         network, sock, peer, options, phase: see :class:`~theater_tcp.transport.Transport`.
     """
 
-    __slots__ = ("_input", "_leftover", "_receiver", "direct", "handle")
+    __slots__ = ("_input", "_leftover", "_receiver", "direct", "drained_now", "handle")
 
     def __init__(self, network: Network, sock: socket.SocketType, peer: Any, options: Options, phase: Phase) -> None:
         SecureTransport.__init__(self, network, sock, peer, options, phase)
         self.handle: Any = None  # the owner's; every other is a stranger's
         self._input: InputBuffer | None = None
         self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
-        self._receiver: tuple[Future[bytes], int, float | None] | None = None
+        self._receiver: tuple[Any, int, float | None] | None = None
+        self.drained_now = False  # the kernel has just given less than was asked for, so there is nothing more yet
         self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
 
     # -- what a subclass decides -----------------------------------------------------------------------------------
@@ -69,6 +73,10 @@ class Stream(SecureTransport):
             if self.handle is None:
                 raise NotFound(self.actor_urn)
             raise NotOwner(self.actor_urn)
+
+    def known_as(self, connection_id: str) -> bool:
+        """Whether this is the id of a connection that has an owner; none is made for it."""
+        return self.handle is not None and cast("LoopActorRef[Any]", self._actor_ref)._urn == connection_id
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -166,8 +174,13 @@ class Stream(SecureTransport):
         kind, _, detail = reason.partition(": ")
         return errors.by_kind.get(kind, Closed)(detail)
 
-    def receive(self, handle: Any, size: int, timeout: float | None) -> bytes | Future[bytes]:
-        """See :meth:`theater_tcp.tcp.ConnectionHandle.receive`: the bytes if they are there, else a future."""
+    def receive(self, handle: Any, size: int, timeout: float | None, into: Any = None) -> Any:
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.receive`: the bytes if they are there, else a future.
+
+        Args:
+            handle, size, timeout: as there.
+            into: settled, and returned, in place of a new future.
+        """
         self.check_owner(handle)
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_RECEIVE:
             raise InvalidArgument(f"receive takes 1 to {MAX_RECEIVE} bytes, not {size!r}")
@@ -176,21 +189,23 @@ class Stream(SecureTransport):
             raise Busy("another receive waits")
         if timeout is not None:
             check_field(Options, "receive_timeout", timeout)
-        try:
-            data = self._take(size)
-        except TheaterError:
-            self.settle()  # the owner hears of the end beside
-            raise
-        if data is not None:
-            if self.eof or self.reason is not None:
-                self.settle()
-            return data
+        if not self.drained_now:
+            try:
+                data = self._take(size)
+            except TheaterError:
+                self.settle()  # the owner hears of the end beside
+                raise
+            if data is not None:
+                if self.eof or self.reason is not None:
+                    self.settle()
+                return data
         timeout = timeout if timeout is not None else self.options.receive_timeout
-        future: Future[bytes] = Future()
+        future: Any = Future() if into is None else into
         self._receiver = (future, size, timeout)
         if timeout is not None:
             self.network.receive_deadlines.set(self, timeout)
-        self.update_interest()
+        if not self.drained_now:  # else it is read from already, and goes on to be
+            self.update_interest()
         return future
 
     def _serve_receiver(self) -> None:
@@ -208,6 +223,44 @@ class Stream(SecureTransport):
             self._end_receive(timeout)
             future.set(data)
         self.settle()
+
+    def receive_turn(self) -> bool:
+        """The short way for who waits in ``receive``, when the socket is readable; False, and nothing done, if it can't
+        be taken."""
+        future, size, timeout = self._receiver  # type: ignore[misc]  # there is one
+        network = self.network
+        if (
+            self._leftover
+            or self._input
+            or self.options.framing != "raw"
+            or self.state.phase is not OPEN
+            or self.fin_seen
+        ):
+            return False
+        limit = min(size, self.options.read_buffer_limit, READ_BUFFER_SIZE)
+        try:
+            taken = self.sock.recv_into(network.read_view(limit))
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            self.broken(error)
+            return True
+        if not taken:
+            self._input_ended()
+            self.stream_ended()
+            return True
+        self.last_activity = network.loop.now
+        self._receiver = None
+        if timeout is not None:
+            network.receive_deadlines.clear(self, timeout)
+        self.drained_now = taken < limit
+        try:
+            future.set(network.read_buffer[:taken])
+        finally:
+            self.drained_now = False
+        if self._receiver is None or self.interest != READ:
+            self.settle()
+        return True
 
     def _end_receive(self, timeout: float | None) -> None:
         self._receiver = None

@@ -1,0 +1,232 @@
+"""A compiled component for the component road, and what the host defines for it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from ctypes import c_size_t, memmove
+from typing import TYPE_CHECKING, Any
+
+import wasmtime.component
+
+from theater_tcp.errors import TheaterError
+from theater_tcp.future import Future
+from theater_tcp.guest import wasmtime_internals as inner
+from theater_tcp.guest.calls import GuestCalls
+from theater_tcp.guest.component_road import FLAG, ComponentInstance
+from theater_tcp.guest.component_values import Lower, lifter, lowerer
+from theater_tcp.guest.core_callbacks import METHODS
+from theater_tcp.guest.interface import BLOCKING, EXPORTS, IMPORTS
+from theater_tcp.guest.outcome import GuestTrap
+from theater_tcp.guest.wasmtime_internals import COMPONENT_VALUE
+from theater_tcp.guest.wit_types import Err, Function, Ok, Result
+
+if TYPE_CHECKING:
+    from theater_tcp.guest.core_callbacks import CoreRoad
+    from theater_tcp.guest_settings import Limits
+
+__all__ = ["ComponentProgram", "HostFunction"]
+
+SOMETIMES_WAIT = frozenset(
+    function.full_name for each in IMPORTS.values() for function in each.values() if function.name == "send"
+)
+"""Functions that mostly answer at once, and now and then have to wait."""
+
+
+class HostFunction:
+    """A function of an interface, as components see it.
+
+    Args:
+        function: its name and types.
+        method: what it does: the host's side of the guest, and the arguments.
+    """
+
+    __slots__ = ("_lifts", "_most", "_put", "_wrapped", "function", "method")
+
+    def __init__(self, function: Function, method: Callable[..., Any] | None) -> None:
+        self.function = function
+        self.method = method
+        self._lifts = [lifter(kind) for kind in function.types]
+        self._put: Lower | None = lowerer(function.result) if function.result else None
+        self._wrapped = isinstance(function.result, Result)
+
+    def lift(self, instance: ComponentInstance, arguments: int, count: int) -> list[Any]:
+        """The arguments of a call, which is the guest's.
+
+        Args:
+            arguments: the address of the first.
+            count: how many there are.
+        """
+        if count != len(self._lifts):
+            raise GuestTrap(f"{self.function.name} was passed {count} arguments, and takes {len(self._lifts)}")
+        most = instance.limits.call_data
+        lifted = []
+        for number, lift in enumerate(self._lifts):
+            value = lift(arguments + number * COMPONENT_VALUE, most)
+            most -= len(value) if isinstance(value, (str, bytes)) else 0
+            lifted.append(value)
+        return lifted
+
+    def put(self, results: int, value: Any) -> None:
+        """Put the result, or the error in its place, where wasmtime finds it."""
+        if self._put is None:
+            return
+        if self._wrapped:
+            value = Err(str(value)) if isinstance(value, TheaterError) else Ok(value)
+        self._put(results, value)
+
+
+class ComponentProgram:
+    """What guests of one component share.
+
+    Args:
+        road: which guest runs, and for how long; the same one as the core road's.
+        component: the compiled component, known to be a guest by :mod:`theater_tcp.guest.binary`.
+        exports: the functions of the interfaces that it exports, by full name.
+        memories: how many memories it has in all.
+        others: defines what it imports beyond the interfaces: the linker's root, and what has to be kept.
+    """
+
+    road_name = "component"
+    takes_arrivals = True
+
+    def __init__(
+        self,
+        road: CoreRoad,
+        component: wasmtime.component.Component,
+        exports: Collection[str],
+        memories: int = 1,
+        others: Callable[[wasmtime.component.LinkerInstance], list[Any]] | None = None,
+    ) -> None:
+        self.road = road
+        self.memories = max(1, memories)
+        linker = wasmtime.component.Linker(road.engine)
+        self._kept: list[Any] = [component, linker]
+        self.component = inner.address_of(component)
+        self.linker = inner.address_of(linker)
+        with linker.root() as root:
+            for interface, functions in IMPORTS.items():
+                with root.add_instance(interface) as instance:
+                    for function in functions.values():
+                        self._kept.append(_define(road, instance, function))
+            if others is not None:
+                self._kept.append(others(root))
+        self.functions: dict[str, tuple[int, list[Lower], Callable[[int, int], Any]]] = {}
+        """For each export, as ``on-data``: wasmtime's index, what lowers its arguments, what lifts its result."""
+        self._indices: list[int] = []
+        for full_name in exports:
+            function = EXPORTS[full_name]
+            interface = inner.component_get_export(
+                self.component, None, function.interface.encode(), len(function.interface)
+            )
+            self._indices.append(interface)
+            index = inner.component_get_export(self.component, interface, function.name.encode(), len(function.name))
+            self._indices.append(index)
+            assert function.result is not None
+            self.functions[function.name] = (index, [lowerer(kind) for kind in function.types], lifter(function.result))
+        self.exports = frozenset(self.functions)
+        """The names of the exports that it has, as ``on-data``."""
+
+    def instantiate(self, calls: GuestCalls, limits: Limits) -> ComponentInstance:
+        """A new guest. On the loop's thread. What is in it is made when it begins."""
+        return ComponentInstance(self, calls, limits)
+
+    def prepared(self, export: str, value: str) -> str:
+        """An argument as it goes to an export: here, as it is."""
+        del export
+        return value
+
+    def may_enter(self) -> bool:
+        """Whether no guest of this engine is running further up the stack."""
+        return self.road.current is None
+
+    def __del__(self) -> None:
+        for index in getattr(self, "_indices", ()):
+            if index:
+                inner.component_export_delete(index)
+
+
+# -- what the host defines --------------------------------------------------------------------------------------------
+
+
+def _define(road: CoreRoad, instance: wasmtime.component.LinkerInstance, function: Function) -> Any:
+    """Define a function of the interfaces; what C code knows of it is returned, and must be kept."""
+    method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
+    host_function = HostFunction(function, method)
+    name = function.name.encode()
+    if function.full_name in BLOCKING:
+        callback = inner.SUSPENDABLE_OF_COMPONENT(functools.partial(_wait, road, host_function))
+    elif function.full_name in SOMETIMES_WAIT:
+        callback = inner.SUSPENDABLE_OF_COMPONENT(functools.partial(_may_wait, road, host_function))
+    else:
+        callback = inner.SYNCHRONOUS_OF_COMPONENT(functools.partial(_answer, road, host_function))
+        add = inner.component_add
+        inner.check(add(inner.address_of(instance), name, len(name), callback, None, None), None)
+        return callback
+    add = inner.component_add_suspendable
+    inner.check(add(inner.address_of(instance), name, len(name), callback, None, None), None)
+    return callback
+
+
+def _answer(road: CoreRoad, function: HostFunction, *given: int) -> int:
+    """A call that can be answered at once."""
+    instance: ComponentInstance = road.current
+    try:
+        values = function.lift(instance, given[3], given[4])
+        try:
+            value = function.method(instance.calls, *values)  # type: ignore[misc]
+        except TheaterError as error:
+            value = error
+        function.put(given[5], value)
+        return 0
+    except BaseException as error:
+        return _fault(instance, error)
+
+
+def _wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
+    """A call that has to wait: note for what, and suspend the guest."""
+    instance: ComponentInstance = road.current
+    try:
+        instance.block[FLAG] = 0
+        memmove(given[8], instance.continuation, inner.CONTINUATION.size)
+        instance.asked = (function, function.lift(instance, given[3], given[4]), given[5])
+    except BaseException as error:
+        c_size_t.from_address(given[7]).value = _fault(instance, error)
+
+
+def _may_wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
+    """A call that can mostly be answered at once."""
+    instance: ComponentInstance = road.current
+    try:
+        instance.block[FLAG] = 1
+        memmove(given[8], instance.continuation, inner.CONTINUATION.size)
+        values = function.lift(instance, given[3], given[4])
+        try:
+            value = function.method(instance.calls, *values)  # type: ignore[misc]
+        except TheaterError as error:
+            value = error
+        if value.__class__ is Future:
+            instance.block[FLAG] = 0
+            instance.asked = (_Later(function), value, given[5])
+        else:
+            function.put(given[5], value)
+    except BaseException as error:
+        c_size_t.from_address(given[7]).value = _fault(instance, error)
+
+
+class _Later:
+    """In the place of a function, for a call that began at once and then has to wait: only its result is left."""
+
+    __slots__ = ("method", "put")
+
+    def __init__(self, function: HostFunction) -> None:
+        self.method = None
+        self.put = function.put
+
+
+def _fault(instance: ComponentInstance | None, error: BaseException) -> int:
+    """Stop the guest: the address of an error, and the exception where the one who entered the guest finds it."""
+    if instance is not None:
+        instance.fault = error
+    text = str(error) if isinstance(error, GuestTrap) else "the host failed"
+    return int(inner.new_error(text.encode("utf-8", "replace").replace(b"\0", b"?")))

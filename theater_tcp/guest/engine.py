@@ -1,0 +1,154 @@
+"""Compiles guests and runs them: one engine for each runtime, made when the first guest comes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import wasmtime
+
+from theater_tcp.errors import InvalidArgument
+from theater_tcp.fields import did_you_mean
+from theater_tcp.guest import wasmtime_internals as inner
+from theater_tcp.guest.binary import WASI, BinaryError, read_guest
+from theater_tcp.guest.core_callbacks import CoreRoad
+from theater_tcp.guest.core_program import CoreProgram
+from theater_tcp.guest.interface import GRANTED_BY_NAME
+from theater_tcp.guest.thread_road import ThreadProgram, ThreadRoad
+from theater_tcp.guest.ticker import Ticker
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from theater_tcp.guest.compile_cache import CompileCache
+    from theater_tcp.guest.guest_actor import GuestProgram
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger("theater_tcp.guest")
+
+GRANTS = frozenset({WASI, *GRANTED_BY_NAME})
+"""What a manifest may grant."""
+
+HOST_STACK = 512 << 10
+"""Bytes of a fiber's stack for what the host does in a guest's call, above the guest's own part."""
+
+
+def engine_config(stack: int) -> wasmtime.Config:
+    """What wasmtime is told.
+
+    Args:
+        stack: bytes of stack that a guest's own functions may use.
+    """
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    config.wasm_threads = False  # a shared memory is bounded by no limit
+    config.wasm_memory64 = False
+    config.max_wasm_stack = stack
+    return config
+
+
+def fiber_config(stack: int) -> wasmtime.Config:
+    """What wasmtime is told for the fast road; see :func:`engine_config`."""
+    config = engine_config(stack)
+    config.memory_may_move = False  # the address of a guest's memory stays what it is
+    inner.set_fiber_stack(config, stack + HOST_STACK)
+    return config
+
+
+class Engine:
+    """Compiles and runs guests.
+
+    Args:
+        name: names its thread.
+        stack: bytes of stack for the functions of a guest.
+        cache: of compiled guests, beyond the life of this process; None for none.
+    """
+
+    def __init__(self, name: str, stack: int, cache: CompileCache | None = None) -> None:
+        self._name = name
+        self._stack = stack
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._programs: dict[tuple[str, frozenset[str]], GuestProgram] = {}
+        self._road: CoreRoad | None = None
+        self._ticker: Ticker | None = None
+        self._threads: ThreadRoad | None = None
+
+    def load(self, content: bytes, grants: Collection[str] = ()) -> GuestProgram:
+        """A compiled guest; the same content is compiled once. Takes milliseconds to seconds: not on the loop.
+
+        Args:
+            content: a core module or a component.
+            grants: the interfaces that it may import beyond the usual ones.
+
+        Raises:
+            InvalidArgument: it is none, or imports or exports something that it should not.
+        """
+        key = hashlib.sha256(content).hexdigest(), frozenset(grants)
+        with self._lock:
+            program = self._programs.get(key)
+            if program is None:
+                program = self._programs[key] = self._compile(content, frozenset(grants))
+                logger.info("a guest of %d bytes runs by the %s road", len(content), program.road_name)
+            return program
+
+    def close(self) -> None:
+        """End its threads."""
+        with self._lock:
+            ticker, self._ticker = self._ticker, None
+            threads = self._threads
+        if ticker is not None:
+            ticker.close()
+        if threads is not None:
+            threads.close()
+
+    def _compile(self, content: bytes, grants: frozenset[str]) -> GuestProgram:
+        for grant in grants - GRANTS:
+            raise InvalidArgument(f"grants: {grant!r} is unknown{did_you_mean(grant, sorted(GRANTS))}")
+        try:
+            found = read_guest(content, grants)
+        except BinaryError as error:
+            raise InvalidArgument(str(error)) from None
+        if found.core is None:
+            raise InvalidArgument(f"it {found.why_not}")
+        binary, encodings = found.core
+        if inner.FAILURE is not None:
+            threads = self._by_threads(inner.FAILURE)
+            return ThreadProgram(threads, self._module(threads.engine, binary), encodings)
+        road = self._by_fibers()
+        wasi = road.wasi() if WASI in grants else None
+        return CoreProgram(road, self._module(road.engine, binary), encodings, wasi)
+
+    def _by_fibers(self) -> CoreRoad:
+        if self._road is None:
+            self._road = CoreRoad(wasmtime.Engine(fiber_config(self._stack)))
+        if self._ticker is None:
+            self._ticker = Ticker(self._road, f"{self._name}-ticker")
+        return self._road
+
+    def _by_threads(self, failure: str) -> ThreadRoad:
+        if self._threads is None:
+            logger.warning("guests run by the slow road, on a thread each: %s", failure)
+            self._threads = ThreadRoad(self._name, lambda: engine_config(self._stack), self._stack)
+        return self._threads
+
+    def _module(self, engine: wasmtime.Engine, binary: bytes) -> wasmtime.Module:
+        """A compiled module, from the cache if it is there."""
+        road = "fibers" if inner.FAILURE is None else "threads"
+        key = f"{hashlib.sha256(binary).hexdigest()} wasmtime {inner.VERSION} {road} stack={self._stack}"
+        known = self._cache.get(key) if self._cache is not None else None
+        if known is not None:
+            try:
+                return wasmtime.Module.deserialize(engine, known)
+            except wasmtime.WasmtimeError as error:  # made for another processor, as where a home is shared
+                logger.info("a compiled guest is of no use here: %s", " ".join(str(error).split()))
+        try:
+            module = wasmtime.Module(engine, binary)
+        except wasmtime.WasmtimeError as error:
+            raise InvalidArgument(f"can't be compiled: {' '.join(str(error).split())}") from None
+        if self._cache is not None:
+            self._cache.put(key, bytes(module.serialize()))
+        return module

@@ -1,0 +1,346 @@
+"""The actor of a guest: turns of its mailbox become calls of its exports.
+
+To the rest of the runtime it is a :class:`~theater_tcp.tcp.TcpActor` like any other. A call that ends at once is a
+plain call. One that has to wait is a coroutine, so that the mailbox waits with it, as for an ``async def`` handler;
+but while it goes from one wait to the next, the guest is resumed where the future it waits for is settled, and not by
+way of the coroutine.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from theater_tcp.connection_state import OPEN
+from theater_tcp.errors import CallbackFailed, LimitReached
+from theater_tcp.future import Future
+from theater_tcp.guest.calls import GuestCalls
+from theater_tcp.guest.outcome import GuestTrap, Outcome
+from theater_tcp.tcp import ConnectionHandle, TcpActor
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from theater_tcp.guest_settings import Limits
+
+__all__ = ["CALLBACKS", "GuestActor", "GuestInstance", "GuestProgram", "Keeper"]
+
+logger = logging.getLogger("theater_tcp.guest")
+
+MAX_ERROR = 1000
+"""Characters of a guest's error that are kept."""
+
+CALLBACKS = {
+    "handle-connection": "handle_connection",
+    "handle-connection-transfer": "handle_connection_transfer",
+    "on-data": "on_data",
+    "on-passive": "on_passive",
+    "on-close": "on_close",
+}
+"""Exports of ``tcp-client`` to callbacks of an owner."""
+
+
+class GuestInstance(Protocol):
+    """A running guest, by whichever road."""
+
+    awaited: Future[Any] | None
+    """What it waits for, after ``WAITING``."""
+    error: str
+    """What its export returned, after ``FAILED``."""
+
+    def begin(self) -> Outcome:
+        """What comes before the first call."""
+
+    def call(self, export: str, first: Any, second: Any = None) -> Outcome:
+        """Enter an export."""
+
+    def resume(self) -> Outcome:
+        """Go on after ``WAITING``, when ``awaited`` is settled, or after ``YIELDED``."""
+
+    def arrived(self, value: Any) -> Outcome:
+        """Go on after ``WAITING`` with no ``awaited``, with data or an error."""
+
+    def discard(self) -> None:
+        """Let go of it, also in the middle of a call."""
+
+
+class GuestProgram(Protocol):
+    """A compiled guest."""
+
+    road_name: str
+    """``core``, ``component`` or ``threads``."""
+    exports: frozenset[str]
+    takes_arrivals: bool
+    """Whether its guests have ``arrived``, and don't need a future for each ``receive``."""
+
+    def instantiate(self, calls: GuestCalls, limits: Limits) -> GuestInstance:
+        """A new guest."""
+
+    def prepared(self, export: str, value: str) -> Any:
+        """A text as an argument that ``call`` takes, with what can be done for it beforehand."""
+
+    def may_enter(self) -> bool:
+        """Whether a guest can be entered now: none is running further up the stack."""
+
+
+class Keeper(Protocol):
+    """Who made a guest for one connection after another."""
+
+    def connection_done(self, guest: GuestActor) -> None:
+        """The guest has no connection any more."""
+
+
+class GuestConnectionHandle(ConnectionHandle):
+    """A guest's hold on a connection, with its id as the guest's exports take it."""
+
+    __slots__ = ("_prepared",)
+
+    def prepared_id(self, program: GuestProgram) -> Any:
+        """The id as an argument of ``on-data``: made once, for the call that comes most often."""
+        try:
+            return self._prepared
+        except AttributeError:
+            self._prepared: Any = program.prepared("on-data", self.id)
+            return self._prepared
+
+
+class _Arrival:
+    """In the place of a future, for the ``receive`` of a guest: there is one at a time, so one object does for all."""
+
+    __slots__ = ("_actor",)
+
+    def __init__(self, actor: GuestActor) -> None:
+        self._actor = actor
+
+    def set(self, data: bytes) -> None:
+        """Data has come, or the end of the stream."""
+        self._actor.guest_arrived(data)
+
+    def set_exception_value(self, error: BaseException) -> None:
+        """An error has come instead."""
+        self._actor.guest_arrived(error)
+
+
+class GuestActor(TcpActor):
+    """A WebAssembly guest.
+
+    Args:
+        name: what the log calls it.
+        program: what it runs.
+        config: for its ``init``.
+        limits: what it may use.
+        keeper: told when the guest's connections have all ended; None for a guest that lives on.
+    """
+
+    def __init__(
+        self, name: str, program: GuestProgram, config: bytes, limits: Limits, keeper: Keeper | None = None
+    ) -> None:
+        super().__init__()
+        self.guest_name = name
+        self.connections_served = 0
+        self._guest_program = program
+        self._guest_config = config
+        self._guest_limits = limits
+        self._guest_keeper = keeper
+        self._guest_instance: GuestInstance | None = None
+        self._guest_calls = GuestCalls(name, self.tcp, self._theater_owner, limits, self._guest_wants_end)
+        if program.takes_arrivals:
+            self._guest_calls.arrival = _Arrival(self)
+        self._guest_finished: Future[Outcome] | None = None
+        self._guest_ending = False
+        heard = {callback for export, callback in CALLBACKS.items() if export in program.exports}
+        self._theater_owner.heard = frozenset(heard | {"on_close"})  # else an id that has ended would be kept
+        self._theater_owner.handle_for = GuestConnectionHandle
+        self._theater_owner.max_connections = limits.connections
+
+    @property
+    def road(self) -> str:
+        """By which road it runs."""
+        return self._guest_program.road_name
+
+    def on_start(self) -> Any:
+        """Instantiate the guest and call its ``init``."""
+        try:
+            instance = self._guest_instance = self._guest_program.instantiate(self._guest_calls, self._guest_limits)
+            outcome = instance.begin()
+            if outcome is Outcome.RETURNED:
+                outcome = instance.call("init", self._guest_config)
+                if outcome is Outcome.RETURNED:
+                    self._guest_left()
+                    return None
+                return self._guest_follow_start(outcome)
+        except BaseException as error:
+            raise self._guest_crash("init", error) from None
+        return self._guest_follow_start(outcome, initialized=False)
+
+    async def _guest_follow_start(self, outcome: Outcome, initialized: bool = True) -> None:
+        if not initialized:
+            await self._guest_follow("init", outcome)
+            outcome = self._guest_instance.call("init", self._guest_config)  # type: ignore[union-attr]
+        await self._guest_follow("init", outcome)
+
+    # -- callbacks of the owner -----------------------------------------------------------------------------------
+
+    def handle_connection(self, connection: ConnectionHandle) -> Any:
+        """A listener of the guest accepted a connection."""
+        self.connections_served += 1
+        return self._guest_enter("handle-connection", self._guest_calls.learn(connection))
+
+    def handle_connection_transfer(self, connection: ConnectionHandle) -> Any:
+        """Somebody handed a connection over."""
+        self.connections_served += 1
+        return self._guest_enter("handle-connection-transfer", self._guest_calls.learn(connection))
+
+    def on_data(self, connection: GuestConnectionHandle, data: bytes) -> Any:
+        """A chunk."""
+        return self._guest_enter("on-data", connection.prepared_id(self._guest_program), data)
+
+    def on_passive(self, connection: ConnectionHandle) -> Any:
+        """The count ran out."""
+        return self._guest_enter("on-passive", connection.id)
+
+    def on_close(self, connection: ConnectionHandle, reason: str) -> Any:
+        """A connection ended."""
+        if "on-close" not in self._guest_program.exports:
+            self._guest_forget(connection)
+            return None
+        try:
+            outcome = self._guest_enter("on-close", connection.id, reason)
+        except BaseException:
+            self._guest_forget(connection)
+            raise
+        if outcome is None:
+            self._guest_forget(connection)
+            return None
+        return self._guest_closing(connection, outcome)
+
+    async def _guest_closing(self, connection: ConnectionHandle, ending: Coroutine[Any, Any, None]) -> None:
+        try:
+            await ending
+        finally:
+            self._guest_forget(connection)
+
+    def on_stop(self) -> None:
+        """The actor's end: nothing of the guest is left."""
+        self._guest_discard()
+
+    def _ended(self) -> None:
+        self._guest_discard()
+        super()._ended()
+
+    # -- entering -------------------------------------------------------------------------------------------------
+
+    def _guest_enter(self, export: str, first: str, second: Any = None) -> Coroutine[Any, Any, None] | None:
+        instance = self._guest_instance
+        if instance is None:
+            return None  # it has crashed, and its end is on the way
+        try:
+            outcome = instance.call(export, first, second)
+        except BaseException as error:
+            raise self._guest_crash(export, error) from None
+        if outcome is Outcome.RETURNED:
+            if self._guest_ending or self._guest_keeper is not None:
+                self._guest_left()
+            return None
+        return self._guest_follow(export, outcome)
+
+    async def _guest_follow(self, export: str, outcome: Outcome) -> None:
+        """See a call to its end that did not end at once."""
+        if outcome in (Outcome.WAITING, Outcome.YIELDED):
+            self._guest_finished = finished = Future[Outcome]()
+            self._guest_wait(outcome)
+            try:
+                outcome = await finished
+            except Exception as error:
+                raise self._guest_crash(export, error) from None
+            except BaseException:  # the handler was ended from outside: the guest can't be entered any more
+                self._guest_discard()
+                self.stop()
+                raise
+            finally:
+                self._guest_finished = None
+        if outcome is Outcome.FAILED:
+            text = self._guest_instance.error[:MAX_ERROR] if self._guest_instance is not None else ""
+            self._guest_left()
+            raise CallbackFailed(f"{export}: {text}", cause=text.partition(": ")[0])
+        self._guest_left()
+
+    def _guest_wait(self, outcome: Outcome) -> None:
+        if outcome is Outcome.WAITING:
+            awaited = self._guest_instance.awaited  # type: ignore[union-attr]
+            if awaited is not None:  # else it is the arrival that is told
+                awaited.on_done(self._guest_settled)
+        elif outcome is Outcome.YIELDED:
+            self.actor_inbox.loop.call_soon(self._guest_go_on)
+        elif self._guest_finished is not None:
+            self._guest_finished.set(outcome)
+
+    def _guest_settled(self, _future: Future[Any]) -> None:
+        if self._guest_program.may_enter():
+            self._guest_go_on()
+        else:  # settled by another guest's call: not on top of that
+            self.actor_inbox.loop.call_soon(self._guest_go_on)
+
+    def guest_arrived(self, value: Any) -> None:
+        """What a ``receive`` waited for is here, data or an error. Called by the runtime."""
+        if self._guest_program.may_enter():
+            self._guest_go_on(value)
+        else:
+            self.actor_inbox.loop.call_soon(partial(self._guest_go_on, value))
+
+    def _guest_go_on(self, arrived: Any = None) -> None:
+        instance, finished = self._guest_instance, self._guest_finished
+        if instance is None or finished is None:
+            return
+        try:
+            outcome = instance.resume() if arrived is None else instance.arrived(arrived)
+        except BaseException as error:
+            finished.set_exception_value(error)
+            return
+        self._guest_wait(outcome)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _guest_wants_end(self) -> None:
+        self._guest_ending = True
+
+    def _guest_forget(self, connection: ConnectionHandle) -> None:
+        """The guest has heard of a connection's end: it is over, unless only the peer's half has ended."""
+        core = connection._core
+        if core.options.half_open and core.state.phase is OPEN:
+            return
+        self._guest_calls.forget(connection.id)
+        if self._guest_keeper is not None:
+            self.actor_inbox.loop.call_soon(self._guest_left)  # when the connection is out of the owner's hands
+
+    def _guest_left(self) -> None:
+        """The guest is outside of every call: perhaps it is done."""
+        if self.actor_stopped.is_set():
+            return
+        if self._guest_ending:
+            self._guest_ending = False
+            self.stop()
+        elif self._guest_keeper is not None and self.connections_served and not self._theater_owner.connections:
+            self._guest_keeper.connection_done(self)
+
+    def _guest_crash(self, export: str, error: BaseException) -> BaseException:
+        """The guest can't go on: its actor ends, and with it its connections. What is to be raised for it."""
+        self._guest_discard()
+        if not isinstance(error, GuestTrap):
+            return error
+        self._theater.network.metrics.guest_traps += 1
+        lines = "".join(f"\n    {frame}" for frame in error.backtrace)
+        logger.error("%s ended in %s: %s%s", self.guest_name, export, error.reason, lines)
+        if not self.actor_starting:
+            self.stop()
+        elif error.reason.startswith("limit: "):
+            return LimitReached(f"{export}: {error.reason.removeprefix('limit: ')}")
+        return CallbackFailed(f"{export}: {error.reason}")
+
+    def _guest_discard(self) -> None:
+        instance, self._guest_instance = self._guest_instance, None
+        if instance is not None:
+            instance.discard()
+            self._guest_calls.handles.clear()
+            self._guest_calls.listeners.clear()

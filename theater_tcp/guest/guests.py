@@ -1,0 +1,75 @@
+"""The guests of one runtime: compiled once, and started as actors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+from theater_tcp.errors import BlockingCall, InvalidArgument
+from theater_tcp.event_loop import running_loop
+from theater_tcp.guest.compile_cache import cache_for
+from theater_tcp.guest.engine import Engine
+from theater_tcp.guest.guest_actor import GuestActor
+from theater_tcp.guest.guest_server import GuestServer
+from theater_tcp.guest_settings import Limits, read_guest_file
+
+if TYPE_CHECKING:
+    from theater_tcp.guest.guest_actor import GuestProgram
+    from theater_tcp.settings import Settings
+
+__all__ = ["Guests"]
+
+
+class Guests:
+    """What a runtime has for guests.
+
+    Args:
+        name: names the thread that watches over their time.
+        settings: the runtime's.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.engine = Engine(name, settings.guest_stack, cache_for(settings.guest_cache))
+
+    def load(self, guest: str | Path | bytes, grants: Collection[str] = ()) -> GuestProgram:
+        """A compiled guest.
+
+        Args:
+            guest: the path of a file, or what is in it: a core module or a component.
+            grants: the interfaces that it may import beyond ``tcp``, ``tcp-ext`` and ``runtime``.
+
+        Raises:
+            InvalidArgument: there is no such file, it is no guest, or it imports what isn't granted.
+            BlockingCall: on an event loop's thread; compiling takes milliseconds to seconds.
+        """
+        if running_loop() is not None:
+            raise BlockingCall("a guest is compiled on another thread: `await self.to_thread(theater.load_guest, ...)`")
+        content, name = (guest, "") if isinstance(guest, bytes) else (read_guest_file(Path(guest)), f"{guest}: ")
+        try:
+            return self.engine.load(content, grants)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{name}{error.detail}") from None
+
+    def actor_for(
+        self,
+        name: str,
+        program: GuestProgram,
+        config: bytes,
+        limits: Limits,
+        per_connection: bool,
+        pool: int,
+        recycle_after: int,
+    ) -> tuple[type[pykka.Actor], tuple[Any, ...]]:
+        """The class and the arguments of the actor to spawn for a guest."""
+        if not per_connection:
+            return GuestActor, (name, program, config, limits)
+        if not program.exports & {"handle-connection", "handle-connection-transfer"}:
+            raise InvalidArgument("it exports neither handle-connection-transfer nor handle-connection")
+        return GuestServer, (name, program, config, limits, pool, recycle_after)
+
+    def close(self) -> None:
+        """End what runs for it."""
+        self.engine.close()

@@ -1,0 +1,193 @@
+"""A guest's call on a fiber: it is polled until it has ended, has to wait, or has used up its slice.
+
+A host function that has to wait notes what was asked (:attr:`Suspendable.asked`) and suspends the guest. The asking is
+done here, below the guest's stack and not on it. How an answer gets into the guest, and what is left when the call has
+ended, is for each road to say.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from theater_tcp.errors import TheaterError
+from theater_tcp.future import Future
+from theater_tcp.guest import wasmtime_internals as inner
+from theater_tcp.guest.calls import ARRIVES
+from theater_tcp.guest.outcome import GuestTrap, Outcome
+from theater_tcp.guest.trap_text import backtrace_of, reason_of
+
+if TYPE_CHECKING:
+    from theater_tcp.guest.calls import GuestCalls
+    from theater_tcp.guest.core_callbacks import CoreRoad
+    from theater_tcp.guest_settings import Limits
+
+__all__ = ["Suspendable"]
+
+SLICE = 0.004
+"""Seconds between two looks at whether a guest runs for too long."""
+
+AT_ONCE = 16
+"""Answers that a guest may get one after the other without waiting, before others have their turn."""
+
+
+class Suspendable:
+    """A running guest whose calls can be suspended.
+
+    Args:
+        road: who knows which guest runs.
+        calls: the host's side of it.
+        limits: what it may use.
+    """
+
+    __slots__ = (
+        "_asking",
+        "_future",
+        "_used",
+        "asked",
+        "awaited",
+        "calls",
+        "error",
+        "fault",
+        "limits",
+        "road",
+        "ticks",
+    )
+
+    def __init__(self, road: CoreRoad, calls: GuestCalls, limits: Limits) -> None:
+        self.road = road
+        self.calls = calls
+        self.limits = limits
+        self.fault: BaseException | None = None
+        """What stopped the guest from out here."""
+        self.asked: tuple[Any, Any, int] | None = None
+        """What it waits for: the function, its arguments, and where the result goes."""
+        self.awaited: Future[Any] | None = None
+        self.error = ""
+        self.ticks = road.ticks
+        self._asking: Any = None
+        self._future: int | None = None
+        self._used = 0.0
+
+    def resume(self) -> Outcome:
+        """Go on after ``WAITING``, when :attr:`awaited` is settled, or after ``YIELDED``.
+
+        Raises:
+            GuestTrap: it trapped, or its CPU time is used up.
+        """
+        awaited, self.awaited = self.awaited, None
+        if awaited is not None:
+            try:
+                value = awaited.get()
+            except TheaterError as error:
+                value = error
+            self._answer(value)
+        return self._go_on()
+
+    def arrived(self, value: Any) -> Outcome:
+        """Go on after ``WAITING`` without a future: with what has arrived, or the error that came instead.
+
+        Raises:
+            GuestTrap: it trapped.
+        """
+        self._answer(value)
+        return self._go_on()
+
+    # -- what each road does in its own way ------------------------------------------------------------------------
+
+    def _put_answer(self, value: Any) -> None:
+        """Put the answer, a value or a :class:`TheaterError`, where the suspended guest finds it, and let it go on."""
+        raise NotImplementedError
+
+    def _ended(self) -> Outcome:
+        """The call has ended: see how."""
+        raise NotImplementedError
+
+    def _memory_size(self) -> int:
+        """Bytes of the guest's memory, as far as they are known."""
+        raise NotImplementedError
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> Outcome:
+        """Poll the call under way until it has ended, has to wait, or has used up its slice."""
+        road, future = self.road, self._future
+        at_once = AT_ONCE
+        while True:
+            if road.parked:
+                road.unpark()
+            road.entries += 1
+            road.current = self
+            began = perf_counter()
+            try:
+                ended = inner.poll(future)
+            finally:
+                road.current = None
+            if ended:
+                return self._ended()
+            asked = self.asked
+            if asked is not None:
+                self.asked = None
+                awaited = self._ask(asked)
+                if awaited is not None:
+                    self.awaited = None if awaited is ARRIVES else awaited
+                    return Outcome.WAITING
+                at_once -= 1
+                if not at_once:
+                    return Outcome.YIELDED
+                continue
+            if self.fault is not None:
+                self._abandon_call()
+                raise self._fault()
+            ran = perf_counter() - began
+            if ran < SLICE and self.ticks != road.ticks:
+                self.ticks = road.ticks  # it was another guest's time that had run out
+                continue
+            self._used += ran
+            if self._used > self.limits.cpu:
+                self._abandon_call()
+                raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
+            return Outcome.YIELDED
+
+    def _ask(self, asked: tuple[Any, Any, int]) -> Future[Any] | None:
+        """Do what a suspended guest asked for: a future if it has to wait for that, else it has its answer."""
+        function, values, _ = self._asking = asked
+        try:
+            # No method: what a call that began at once still waits for.
+            value = function.method(self.calls, *values) if function.method is not None else values
+            if value is ARRIVES or (value.__class__ is Future and not value.done):
+                return value
+            if value.__class__ is Future:
+                value = value.get()
+        except TheaterError as error:
+            value = error
+        self._answer(value)
+        return None
+
+    def _answer(self, value: Any) -> None:
+        self._used = 0.0
+        try:
+            self._put_answer(value)
+        except GuestTrap:
+            self._abandon_call()
+            raise
+
+    def _abandon_call(self) -> None:
+        future, self._future = self._future, None
+        self.asked = self.awaited = None
+        if future is not None:
+            inner.forget_call(future)
+
+    def _fault(self) -> BaseException:
+        fault, self.fault = self.fault, None
+        return fault if fault is not None else GuestTrap("its call ended without a word")
+
+    def _trap_of(self, failed: inner.Failed) -> BaseException:
+        if self.fault is not None:
+            trap = self._fault()
+            if isinstance(trap, GuestTrap):
+                trap.backtrace = backtrace_of(failed.message)
+            return trap
+        return GuestTrap(
+            reason_of(failed.message, self._memory_size(), self.limits.memory), backtrace_of(failed.message)
+        )

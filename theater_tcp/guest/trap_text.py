@@ -1,0 +1,33 @@
+"""What wasmtime says of a trap: the reason in one line, and the guest's functions."""
+
+from __future__ import annotations
+
+__all__ = ["backtrace_of", "reason_of"]
+
+
+def reason_of(message: str, size: int, limit: int) -> str:
+    """Why a guest could not go on, in one line.
+
+    Args:
+        message: wasmtime's.
+        size: bytes of the guest's memory then.
+        limit: bytes that it may have.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = lines[-1] if lines else "it failed"
+    said = said.removeprefix("0: ").removeprefix("1: ").removeprefix("wasm trap: ")
+    if "memory minimum size" in said or ("memory" in said and "exceeds" in said):
+        return f"limit: memory: it needs more than {limit} bytes"
+    if size and "unreachable" in said:  # what most languages do when they get no more memory
+        said = f"{said} (with {size} of {limit} bytes of memory)"
+    return said
+
+
+def backtrace_of(message: str) -> tuple[str, ...]:
+    """The guest's functions, the innermost first."""
+    found = []
+    for line in message.splitlines():
+        number, colon, frame = line.strip().partition(": ")
+        if colon and number.isdecimal() and " - " in frame:
+            found.append(frame.partition(" - ")[2])
+    return tuple(found)

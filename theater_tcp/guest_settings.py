@@ -1,0 +1,74 @@
+"""What a WebAssembly guest may use, as frozen settings; see :mod:`theater_tcp.settings` for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from theater_tcp.errors import InvalidArgument
+from theater_tcp.fields import Checked, Count, Duration, Size
+
+__all__ = ["Limits", "as_config", "read_guest_file"]
+
+MAX_GUEST = 256 << 20
+"""Bytes of the largest guest that is read."""
+
+
+class Limits(Checked, frozen=True, kw_only=True):
+    """What can be set for each guest.
+
+    Args:
+        memory: bytes of its linear memory; ``memory.grow`` beyond it fails inside the guest.
+        tables: elements of all of its tables.
+        cpu: seconds of CPU time that it may take without waiting for anything; then it is ended. To wait costs
+            nothing, however long.
+        call_data: bytes of text and data in one call, in either direction; a guest that passes more is ended.
+        connections: connections that it owns at one time; beyond it ``connect``, ``accept`` and ``transfer`` to it are
+            ``limit``, and its listeners pause.
+        listeners: listeners that it owns at one time; beyond it ``listen`` is ``limit``.
+        log_lines: lines that it may log in a second; what is above is counted and dropped.
+    """
+
+    memory: Size = 64 << 20
+    tables: Count = 10_000
+    cpu: Duration = 10.0
+    call_data: Size = 16 << 20
+    connections: Count = 1_000
+    listeners: Count = 16
+    log_lines: Count = 100
+
+
+def as_config(config: bytes | str | Mapping[str, Any] | None) -> bytes:
+    """What a guest's ``init`` gets: a mapping as JSON, a text as UTF-8, bytes as they are.
+
+    Raises:
+        InvalidArgument: the mapping holds what JSON can't.
+    """
+    if config is None:
+        return b""
+    if isinstance(config, bytes):
+        return config
+    if isinstance(config, str):
+        return config.encode()
+    try:
+        return json.dumps(config, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"init: {error}") from None
+
+
+def read_guest_file(file: Path) -> bytes:
+    """The content of a guest's file.
+
+    Raises:
+        InvalidArgument: it can't be read, or is too large.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_GUEST + 1)
+    except OSError as error:
+        raise InvalidArgument(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    if len(content) > MAX_GUEST:
+        raise InvalidArgument(f"{file}: is larger than {MAX_GUEST} bytes")
+    return content
