@@ -62,6 +62,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"not installed: {', '.join(missing)}", pytrace=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder for what programs keep from one start to the next: not that of the user who runs the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A test authority's certificates, as files."""

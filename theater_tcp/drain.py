@@ -56,6 +56,8 @@ class Drain:
             if connection.hidden:  # in its first handshake: nobody knows of it
                 connection.owner_ended()
         for owner in network.ownership.owners():
+            if owner.drain is not None:
+                owner.drain()
             if owner.hears("on_drain"):
                 self._tell(owner.actor.actor_ref)
         self._look()

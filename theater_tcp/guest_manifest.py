@@ -31,7 +31,7 @@ from theater_tcp.manifest_document import ManifestDocument
 __all__ = ["GuestKeys", "GuestPlan", "guest_plan"]
 
 Pool = Annotated[int, Meta(ge=0, le=100_000, description="a whole number from 0 to 100000")]
-Grants = Annotated[list[str], Meta(description="a list as [clock]")]
+Grants = Annotated[tuple[str, ...], Meta(description="a list as [clock]")]
 Section = Annotated[dict[str, Any], Meta(description="a mapping of names to values")]
 
 
@@ -42,7 +42,7 @@ class GuestKeys(msgspec.Struct):
     per_connection: Flag = False
     pool: Pool = 0
     recycle_after: Count = 100
-    grants: Grants = []
+    grants: Grants = ()
     limits: Section = {}
 
 

@@ -46,6 +46,7 @@ class Owner:
         loop_actor: the actor again if it lives on the runtime's loop, else None.
         settings: what its connections and listeners have where it says nothing else.
 
+    ``drain`` is called at once when the runtime is about to end, where ``on_drain`` would wait for its turn;
     ``max_connections`` is how many connections it may be handed to have; None is without limit.
     """
 
@@ -54,6 +55,7 @@ class Owner:
         "actor",
         "alive",
         "connections",
+        "drain",
         "handle_for",
         "heard",
         "listeners",
@@ -76,6 +78,7 @@ class Owner:
         self.loop_actor = loop_actor
         self.alive = True
         self.max_connections: int | None = None
+        self.drain: Callable[[], None] | None = None
         self.connections: dict[Connection, None] = {}
         self.listeners: dict[str, Any] = {}
         self.handle_for = handle_for

@@ -267,6 +267,16 @@ class Stream(SecureTransport):
         if timeout is not None:
             self.network.receive_deadlines.clear(self, timeout)
 
+    def interrupt_receive(self, error: TheaterError) -> bool:
+        """End the ``receive`` that waits, if one does, with an error; the connection goes on. Whether one did."""
+        if self._receiver is None:
+            return False
+        future, _size, timeout = self._receiver
+        self._end_receive(timeout)
+        future.set_exception_value(error)
+        self.update_interest(stop_reading=True)
+        return True
+
     def receive_expired(self) -> None:
         """A ``receive`` waited for its whole timeout; the connection goes on."""
         if self._receiver is not None:

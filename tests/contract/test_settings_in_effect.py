@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.guests.roads import ROADS, load
+from tests.guests.wat_guests import guest
 from tests.peers import TIMEOUT, receive_exactly
 from tests.support import Stage, outcome_of
-from theater_tcp import ListenOptions, Options, Settings
-from theater_tcp.errors import InvalidArgument, Unreachable
+from theater_tcp import ListenOptions, Options, Settings, Theater
+from theater_tcp.errors import CallbackFailed, InvalidArgument, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,7 @@ TRIPPED_BY: dict[str, str] = {
     "Settings.drain_timeout": "test_contract_G8_drain_timeout_trips_and_resets_what_is_left",
     "Settings.resolver_threads": "test_contract_G8_resolver_threads_bound_the_names_that_are_resolved_at_once",
     "Settings.worker_threads": "test_contract_G8_worker_threads_bound_the_blocking_work_at_once",
+    "Settings.guest_stack": "test_contract_G8_guest_stack_trips_where_a_guest_calls_itself_too_often",
 }
 """The test that trips each limit or timeout."""
 
@@ -68,6 +71,8 @@ NO_LIMIT = {
     "ListenOptions.unix_mode",
     "Settings.options",
     "Settings.listener",
+    "Settings.permissions",
+    "Settings.guest_cache",
 }
 
 
@@ -340,3 +345,20 @@ def test_contract_G8_worker_threads_bound_the_blocking_work_at_once(threads: int
         for future in futures:
             with pytest.raises(socket.gaierror):
                 outcome_of(future)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_contract_G8_guest_stack_trips_where_a_guest_calls_itself_too_often(road: str) -> None:
+    dive = guest(
+        more="""(func $dive (param i32) (result i32)
+            (if (result i32) (i32.eqz (local.get 0)) (then (i32.const 0))
+              (else (i32.add (call $dive (i32.sub (local.get 0) (i32.const 1))) (local.get 0)))))""",
+        init="(drop (call $dive (i32.const 20000))) (i32.const 0x100)",
+    )
+    with Theater(Settings(drain_timeout=0, guest_stack=2 << 20)) as theater:
+        theater.spawn_guest(load(theater, road, dive))
+    with (
+        Theater(Settings(drain_timeout=0, guest_stack=64 << 10)) as theater,
+        pytest.raises(CallbackFailed, match="init: call stack exhausted"),
+    ):
+        theater.spawn_guest(load(theater, road, dive))

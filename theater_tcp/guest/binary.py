@@ -43,6 +43,9 @@ _OTHERS = {
 
 _MAX_NAMED = 4
 
+MAX_MEMORIES = 8
+"""Memories of one guest; they share what its limits allow."""
+
 
 class GuestBinary(NamedTuple):
     """A file that can be a guest.
@@ -52,12 +55,16 @@ class GuestBinary(NamedTuple):
         core: for the fast road: the core module, and how its texts are encoded; None where that road can't be taken.
         why_not: why it can't, in words after "it"; empty where it can.
         exports: the functions of ``wit/`` that it exports, by full name.
+        imports: the interfaces that it imports.
+        memories: how many memories it has, where it takes the component road.
     """
 
     kind: str
     core: FastCore | None
     why_not: str
     exports: frozenset[str]
+    imports: frozenset[str]
+    memories: int = 1
 
 
 def kind(content: bytes) -> str:
@@ -106,21 +113,27 @@ def read_guest(content: bytes, grants: Collection[str] = ()) -> GuestBinary:
     if what == "core module":
         module = CoreModule(whole)
         exports = _check_core(module, grants)
-        return GuestBinary(what, FastCore(content, {}), "", exports)
+        imports = frozenset(wanted.module for wanted in module.imports)
+        return GuestBinary(what, FastCore(content, {}), "", exports, imports)
     component = Component(whole)
-    _check_grants([name for name, described in component.imports if described.sort != TYPE], grants)
+    interfaces = [name for name, described in component.imports if described.sort != TYPE]
+    _check_grants(interfaces, grants)
     _check_component_imports(component)
     functions = exported_functions(component)
     for full_name, lifted in functions.items():
         _check_type(f"{full_name} has the type", lifted.type, EXPORTS[full_name])
-    if not component.unknown and component.exports.get(f"{PACKAGE}/actor", (-1,))[0] != INSTANCE:
+    if component.exports.get(f"{PACKAGE}/actor", (-1,))[0] != INSTANCE:
         raise BinaryError(f"does not export {PACKAGE}/actor")
+    exports, imports = frozenset(functions), frozenset(interfaces)
     try:
         core = find_fast_core(component, functions)
         _check_core(CoreModule(Reader(core.module, 0, len(core.module))), grants)
     except NotFast as reason:
-        return GuestBinary(what, None, str(reason), frozenset(functions))
-    return GuestBinary(what, core, "", frozenset(functions))
+        memories = component.memories()
+        if memories > MAX_MEMORIES:
+            raise BinaryError(f"has {memories} memories; {MAX_MEMORIES} are the most") from None
+        return GuestBinary(what, None, str(reason), exports, imports, memories)
+    return GuestBinary(what, core, "", exports, imports)
 
 
 # -- what it imports ------------------------------------------------------------------------------------------------

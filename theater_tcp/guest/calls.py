@@ -12,9 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, TheaterError
+from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, ShutDown, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.future import Future
 from theater_tcp.settings import Options
@@ -39,6 +37,12 @@ ARRIVES: Any = type("Arrives", (), {"__repr__": lambda _: "ARRIVES"})()
 MAX_LOG_LINE = 4096
 """Characters of a guest's line in the log."""
 
+MAX_TEXT = 1024
+"""Characters of a text that names something: an address, a mode, an option. What is longer isn't even looked at."""
+
+MAX_SHOWN = 100
+"""Characters of an unknown id that an error shows."""
+
 MAX_COUNT_DIGITS = 5
 
 
@@ -54,6 +58,7 @@ class GuestCalls:
     """
 
     __slots__ = (
+        "_drained",
         "_dropped",
         "_limits",
         "_lines",
@@ -78,6 +83,7 @@ class GuestCalls:
         self.arrival: Any = None
         """Is told what a ``receive`` waited for, as a future is settled; without it there is a future for each."""
         self.listeners: dict[str, ListenerHandle] = {}
+        self._drained: set[str] | None = None  # the connections whose guest was told that the runtime is about to end
         self._second = 0.0  # in which it has logged so many lines, and more were dropped
         self._lines = self._dropped = 0
 
@@ -86,13 +92,13 @@ class GuestCalls:
     def connect(self, address: str) -> Future[str]:
         """``tcp.connect``."""
         self._check_room()
-        return self._told(self._tcp.connect(address))
+        return self._told(self._tcp.connect(_short(address)))
 
     def listen(self, address: str) -> str:
         """``tcp.listen``."""
         if len(self._owner.listeners) >= self._limits.listeners:
             raise LimitReached(f"a guest may have {self._limits.listeners} listeners")
-        return self.add_listener(self._tcp.listen(address, **self.listen_limits()))
+        return self.add_listener(self._tcp.listen(_short(address), **self.listen_limits()))
 
     def accept(self, listener_id: str) -> Future[str]:
         """``tcp.accept``."""
@@ -106,12 +112,12 @@ class GuestCalls:
     def set_active(self, connection_id: str, mode: str) -> None:
         """``tcp.set-active``."""
         counts = mode.isascii() and mode.isdecimal() and len(mode) <= MAX_COUNT_DIGITS
-        self._connection(connection_id).set_active(int(mode) if counts else mode)
+        self._connection(connection_id).set_active(int(mode) if counts else _short(mode))
 
     def transfer(self, connection_id: str, target: str) -> None:
         """``tcp.transfer``."""
         handle = self._connection(connection_id)
-        handle.transfer(target)
+        handle.transfer(_short(target))
         if self.handles.get(connection_id) is handle and handle._core.owner is not self._owner:
             del self.handles[connection_id]
 
@@ -136,6 +142,9 @@ class GuestCalls:
         handle = self.handles.get(connection_id)
         if handle is None:
             raise self._stranger(connection_id)
+        if self._drained is not None and connection_id not in self._drained:
+            self._drained.add(connection_id)
+            raise ShutDown
         outcome = handle._core.receive(handle, max_bytes, None, self.arrival)
         return ARRIVES if outcome is self.arrival and outcome is not None else outcome
 
@@ -155,7 +164,7 @@ class GuestCalls:
 
     def upgrade_to_tls_client(self, connection_id: str, server_name: str) -> Future[None]:
         """``tcp.upgrade-to-tls-client``."""
-        return self._connection(connection_id).upgrade_to_tls_client(server_name)
+        return self._connection(connection_id).upgrade_to_tls_client(_short(server_name))
 
     # -- tcp-ext --------------------------------------------------------------------------------------------------
 
@@ -178,18 +187,14 @@ class GuestCalls:
 
     def set_framing(self, connection_id: str, framing: str, max_frame: int) -> None:
         """``tcp-ext.set-framing``."""
-        self._connection(connection_id).set_framing(framing, max_frame or None)
+        self._connection(connection_id).set_framing(_short(framing), max_frame or None)
 
     def set_option(self, connection_id: str, name: str, value: str) -> None:
         """``tcp-ext.set-option``: by the name and in the units of a manifest."""
         handle = self._connection(connection_id)
         if name in ("server_tls", "client_tls"):
             raise InvalidArgument(f"{name}: certificates are for the manifest to name")
-        try:
-            given = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise InvalidArgument(f"{name}: {value[:100]!r} is no value") from None
-        handle.set_options(**{name: from_text(Options, name, given) if name in Options.field_names() else given})
+        handle.set_options(**{name: _option(_short(name), _short(value))})
 
     def tls_info(self, connection_id: str) -> dict[str, Any] | None:
         """``tcp-ext.tls-info``: the record, or None."""
@@ -273,6 +278,13 @@ class GuestCalls:
         limit = self._limits.connections
         return {"max_connections": limit if own is None else min(own, limit)}
 
+    def drain(self) -> None:
+        """The runtime is about to end: one ``receive`` of each connection, the one that waits or else the next, is
+        ``shutdown``, so that the guest can say goodbye; the connection goes on."""
+        self._drained = {
+            name for name, handle in list(self.handles.items()) if handle._core.interrupt_receive(ShutDown())
+        }
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _connection(self, connection_id: str) -> ConnectionHandle:
@@ -287,13 +299,13 @@ class GuestCalls:
             return handle
         if listener_id in self._tcp.network.listeners:
             raise NotOwner(listener_id)
-        raise NotFound(listener_id[:100])
+        raise NotFound(listener_id[:MAX_SHOWN])
 
     def _stranger(self, connection_id: str) -> TheaterError:
         for connection in self._tcp.network.connections:
             if connection.known_as(connection_id):
                 return NotOwner(connection_id)
-        return NotFound(connection_id[:100])
+        return NotFound(connection_id[:MAX_SHOWN])
 
     def _check_room(self) -> None:
         if len(self._owner.connections) >= self._limits.connections:
@@ -311,3 +323,31 @@ class GuestCalls:
 
         opened.on_done(settle)
         return told
+
+
+def _short(text: str) -> str:
+    """A text that names something, which nothing of any length does.
+
+    Raises:
+        InvalidArgument: it is longer than :data:`MAX_TEXT`.
+    """
+    if len(text) > MAX_TEXT:
+        raise InvalidArgument(f"a text of {len(text)} characters, where {MAX_TEXT} are the most")
+    return text
+
+
+WORDS = {"true": True, "false": False, "null": None, "none": None}
+"""What these mean as the value of an option, as in a manifest."""
+
+
+def _option(name: str, text: str) -> Any:
+    """The value of an option, from the way a manifest has it."""
+    text = text.strip()
+    value: Any = WORDS.get(text.lower(), text)
+    for number in (int, float):
+        try:
+            value = number(text)
+        except ValueError:
+            continue
+        break
+    return from_text(Options, name, value) if name in Options.field_names() else value

@@ -24,6 +24,7 @@ from theater_tcp.guest.component_types import (
     read_type,
     type_at,
 )
+from theater_tcp.guest.core_module import CoreModule
 from theater_tcp.guest.wasm_reader import BinaryError, Reader
 
 __all__ = [
@@ -139,6 +140,7 @@ class Component:
         self.around = around
         self._depth = depth
         self._inside: dict[int, Component] = {}
+        self._memories: int | None = None
         self.core_modules: list[Reader | Other] = []
         self.core_instances: list[CoreInstance | Bundle] = []
         self.core_funcs: list[Alias | Lowered | Other] = []
@@ -186,6 +188,20 @@ class Component:
                 raise BinaryError(f"has components inside of components, more than {_MAX_DEPTH} deep")
             self._inside[index] = Component(part.content, self, self._depth + 1)
         return self._inside[index]
+
+    def memories(self) -> int:
+        """How many memories there are when it has been instantiated."""
+        if self._memories is None:
+            modules = [self.core_modules[each.module] for each in self.core_instances if isinstance(each, CoreInstance)]
+            counts: dict[int, int] = {}
+            for content in modules:
+                if isinstance(content, Reader) and content.at not in counts:
+                    counts[content.at] = CoreModule(content).has_memory
+            self._memories = sum(counts[content.at] for content in modules if isinstance(content, Reader))
+            for instance in self.instances:
+                inside = self.inside(instance.component) if isinstance(instance, Instance) else None
+                self._memories += inside.memories() if inside is not None else 0
+        return self._memories
 
     def outer_type(self, count: int, index: int) -> ComponentType:
         """A type of the component so many levels around this one."""

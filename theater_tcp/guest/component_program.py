@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Collection
 from ctypes import c_size_t, memmove
 from typing import TYPE_CHECKING, Any
 
+import wasmtime
 import wasmtime.component
 
 from theater_tcp.errors import TheaterError
@@ -14,7 +16,7 @@ from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest.component_road import FLAG, ComponentInstance
-from theater_tcp.guest.component_values import Lower, lifter, lowerer
+from theater_tcp.guest.component_values import Lift, Lower, lifter, lowerer
 from theater_tcp.guest.core_callbacks import METHODS
 from theater_tcp.guest.interface import BLOCKING, EXPORTS, IMPORTS
 from theater_tcp.guest.outcome import GuestTrap
@@ -25,12 +27,18 @@ if TYPE_CHECKING:
     from theater_tcp.guest.core_callbacks import CoreRoad
     from theater_tcp.guest_settings import Limits
 
-__all__ = ["ComponentProgram", "HostFunction"]
+__all__ = ["MAX_RECEIVED", "ComponentProgram", "HostFunction"]
 
 SOMETIMES_WAIT = frozenset(
     function.full_name for each in IMPORTS.values() for function in each.values() if function.name == "send"
 )
 """Functions that mostly answer at once, and now and then have to wait."""
+
+
+MAX_RECEIVED = 64 << 10
+"""Bytes of a raw stream that one ``receive`` gives at most: of more, the conversion would hold up the loop."""
+
+_MONOTONIC_CLOCK = "wasi:clocks/monotonic-clock@"
 
 
 class HostFunction:
@@ -60,11 +68,10 @@ class HostFunction:
         if count != len(self._lifts):
             raise GuestTrap(f"{self.function.name} was passed {count} arguments, and takes {len(self._lifts)}")
         most = instance.limits.call_data
-        lifted = []
-        for number, lift in enumerate(self._lifts):
-            value = lift(arguments + number * COMPONENT_VALUE, most)
-            most -= len(value) if isinstance(value, (str, bytes)) else 0
-            lifted.append(value)
+        lifted = [lift(arguments + number * COMPONENT_VALUE, most) for number, lift in enumerate(self._lifts)]
+        carried = sum(len(value) for value in lifted if isinstance(value, (str, bytes)))
+        if carried > most:
+            raise GuestTrap(f"limit: call_data: it passed {carried} bytes, and {most} may be")
         return lifted
 
     def put(self, results: int, value: Any) -> None:
@@ -82,9 +89,8 @@ class ComponentProgram:
     Args:
         road: which guest runs, and for how long; the same one as the core road's.
         component: the compiled component, known to be a guest by :mod:`theater_tcp.guest.binary`.
-        exports: the functions of the interfaces that it exports, by full name.
+        imports: the interfaces that it imports; those of WASI are granted.
         memories: how many memories it has in all.
-        others: defines what it imports beyond the interfaces: the linker's root, and what has to be kept.
     """
 
     road_name = "component"
@@ -94,13 +100,17 @@ class ComponentProgram:
         self,
         road: CoreRoad,
         component: wasmtime.component.Component,
-        exports: Collection[str],
+        imports: Collection[str] = (),
         memories: int = 1,
-        others: Callable[[wasmtime.component.LinkerInstance], list[Any]] | None = None,
     ) -> None:
         self.road = road
         self.memories = max(1, memories)
+        wasi = [name for name in imports if name.startswith("wasi:")]
+        self.has_wasi = bool(wasi)
         linker = wasmtime.component.Linker(road.engine)
+        if wasi:
+            linker.allow_shadowing = True
+            linker.add_wasip2()
         self._kept: list[Any] = [component, linker]
         self.component = inner.address_of(component)
         self.linker = inner.address_of(linker)
@@ -109,23 +119,28 @@ class ComponentProgram:
                 with root.add_instance(interface) as instance:
                     for function in functions.values():
                         self._kept.append(_define(road, instance, function))
-            if others is not None:
-                self._kept.append(others(root))
-        self.functions: dict[str, tuple[int, list[Lower], Callable[[int, int], Any]]] = {}
+            for interface in wasi:
+                if interface.startswith(_MONOTONIC_CLOCK):
+                    with root.add_instance(interface) as instance:
+                        _define_clock(instance)
+        self.functions: dict[str, tuple[int, list[Lower], Lift]] = {}
         """For each export, as ``on-data``: wasmtime's index, what lowers its arguments, what lifts its result."""
         self._indices: list[int] = []
-        for full_name in exports:
-            function = EXPORTS[full_name]
-            interface = inner.component_get_export(
-                self.component, None, function.interface.encode(), len(function.interface)
-            )
-            self._indices.append(interface)
-            index = inner.component_get_export(self.component, interface, function.name.encode(), len(function.name))
-            self._indices.append(index)
-            assert function.result is not None
-            self.functions[function.name] = (index, [lowerer(kind) for kind in function.types], lifter(function.result))
+        for function in EXPORTS.values():
+            index = self._export(self._export(None, function.interface), function.name)
+            if index and function.result is not None:
+                lowers = [lowerer(kind) for kind in function.types]
+                self.functions[function.name] = (index, lowers, lifter(function.result))
         self.exports = frozenset(self.functions)
         """The names of the exports that it has, as ``on-data``."""
+
+    def _export(self, within: int | None, name: str) -> int | None:
+        """Wasmtime's index of an export, or of a function in an exported interface; None if there is none."""
+        encoded = name.encode()
+        index = inner.component_get_export(self.component, within, encoded, len(encoded))
+        if index:
+            self._indices.append(index)
+        return index  # type: ignore[no-any-return]
 
     def instantiate(self, calls: GuestCalls, limits: Limits) -> ComponentInstance:
         """A new guest. On the loop's thread. What is in it is made when it begins."""
@@ -142,16 +157,36 @@ class ComponentProgram:
 
     def __del__(self) -> None:
         for index in getattr(self, "_indices", ()):
-            if index:
-                inner.component_export_delete(index)
+            inner.component_export_delete(index)
 
 
 # -- what the host defines --------------------------------------------------------------------------------------------
 
 
+def _receive(calls: GuestCalls, connection_id: str, most: int) -> Any:
+    handle = calls.handles.get(connection_id)
+    if handle is not None and handle._core.options.framing == "raw":  # a frame is never given in parts
+        most = min(most, MAX_RECEIVED)
+    return calls.receive(connection_id, most)
+
+
+def _define_clock(instance: wasmtime.component.LinkerInstance) -> None:
+    """Define the clock of WASI by which a guest could wait: wasmtime would block the whole thread for that."""
+
+    def refuse(*_: Any) -> None:
+        raise wasmtime.WasmtimeError("a guest can't wait by wasi:clocks, only by the calls of theater:simple/tcp")
+
+    instance.add_func("now", lambda _: time.monotonic_ns())
+    instance.add_func("resolution", lambda _: 1)
+    instance.add_func("subscribe-instant", refuse)
+    instance.add_func("subscribe-duration", refuse)
+
+
 def _define(road: CoreRoad, instance: wasmtime.component.LinkerInstance, function: Function) -> Any:
     """Define a function of the interfaces; what C code knows of it is returned, and must be kept."""
     method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
+    if method is GuestCalls.receive:
+        method = _receive
     host_function = HostFunction(function, method)
     name = function.name.encode()
     if function.full_name in BLOCKING:

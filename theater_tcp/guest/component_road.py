@@ -41,6 +41,12 @@ MAX_INSTANCES = 200
 MAX_TABLES = 32
 """Tables in one guest, each of as many elements as its limits allow."""
 
+MAX_PASSED = 2 << 20
+"""Bytes of one call that every component can pass. Above it wasmtime ends the guest: it allows 128 MiB for the values
+of a call, and they are tens of times as large as the bytes that they stand for."""
+
+_TOO_MUCH = "fuel allocated for hostcalls has been exhausted"
+
 NO_VALUE = bytes(COMPONENT_VALUE)
 
 _address = struct.Struct("<Q")
@@ -82,6 +88,8 @@ class ComponentInstance(Suspendable):
         self._context = context = inner.store_context(self._store)
         memory = limits.memory // program.memories
         inner.store_limiter(self._store, memory, limits.tables, MAX_INSTANCES, MAX_TABLES, program.memories)
+        if program.has_wasi:
+            inner.give_wasi(context)
         inner.set_epoch_deadline(context, 1)
         inner.yield_at_epoch(context, 1)
 
@@ -164,6 +172,11 @@ class ComponentInstance(Suspendable):
             self.error = str(value.value)
             return Outcome.FAILED
         return Outcome.RETURNED
+
+    def _trap_of(self, failed: inner.Failed) -> BaseException:
+        if _TOO_MUCH in failed.message:
+            return GuestTrap(f"limit: call_data: it passed more than {MAX_PASSED} bytes, which a component can't")
+        return super()._trap_of(failed)
 
     def _memory_size(self) -> int:
         return 0  # it is inside, and no function of wasmtime's tells

@@ -223,10 +223,14 @@ class CoreRoad:
         try:
             first_at, second_at = _two_words.unpack_from(self._views.get(raw) or self._seen(raw))
             first, second = instance.arguments
-            memory = instance.memory
-            memory.write(first_at, first, "what cabi_realloc gave")
-            if second:
-                memory.write(second_at, second, "what cabi_realloc gave")
+            pages = instance.memory.view
+            try:
+                pages[first_at : first_at + len(first)] = first
+                if second:
+                    pages[second_at : second_at + len(second)] = second
+            except ValueError:  # it grew meanwhile, or the addresses are wrong
+                instance.memory.write(first_at, first, "what cabi_realloc gave")
+                instance.memory.write(second_at, second, "what cabi_realloc gave")
             return 0
         except BaseException as error:
             return self._fault(instance, error)

@@ -184,19 +184,13 @@ def _lower_truth(instance: CoreInstance, pointer: int, value: bool) -> int:
 
 def _lower_data(instance: CoreInstance, pointer: int, value: bytes) -> int:
     size = len(value)
-    if not size:  # needs no block; some guests want an address that isn't 0
-        _narrow.pack_into(instance.memory.view, pointer, 0, 1, 0)
-        return DONE
-    instance.placing = (value, pointer, _narrow, 0, 1, size)
+    instance.placing = (value, pointer, _narrow, 0, 1, size)  # an empty list wants its block of no bytes too
     return size | 1 << 32
 
 
 def _lower_block(instance: CoreInstance, placing: Any) -> int:
-    data, pointer, header, case, alignment, length = placing
-    if not data:
-        header.pack_into(instance.memory.view, pointer, case, alignment, length)
-        return DONE
     instance.placing = placing
+    data, _pointer, _header, _case, alignment, _length = placing
     return int(len(data) | alignment << 32)
 
 

@@ -16,7 +16,7 @@ from theater_tcp.guest.binary import WASI, BinaryError, read_guest
 from theater_tcp.guest.core_callbacks import CoreRoad
 from theater_tcp.guest.core_program import CoreProgram
 from theater_tcp.guest.interface import GRANTED_BY_NAME
-from theater_tcp.guest.thread_road import ThreadProgram, ThreadRoad
+from theater_tcp.guest.thread_road import MAX_STACK, ThreadProgram, ThreadRoad
 from theater_tcp.guest.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -131,8 +131,10 @@ class Engine:
 
     def _by_threads(self, failure: str) -> ThreadRoad:
         if self._threads is None:
-            logger.warning("guests run by the slow road, on a thread each: %s", failure)
-            self._threads = ThreadRoad(self._name, lambda: engine_config(self._stack), self._stack)
+            stack = min(self._stack, MAX_STACK)
+            less = f", and with {stack} bytes of stack" if stack < self._stack else ""
+            logger.warning("guests run by the slow road, on a thread each%s: %s", less, failure)
+            self._threads = ThreadRoad(self._name, lambda: engine_config(stack))
         return self._threads
 
     def _module(self, engine: wasmtime.Engine, binary: bytes) -> wasmtime.Module:

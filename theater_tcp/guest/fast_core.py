@@ -323,7 +323,7 @@ def _elements(section: Reader | None) -> list[tuple[int, list[int]]]:
 
 
 def exported_functions(component: Component) -> dict[str, Lifted]:
-    """The functions of the interfaces that a component exports, by full name, as far as they are made by itself.
+    """The functions of the interfaces that a component exports, by full name, as far as can be told.
 
     Raises:
         BinaryError: something in it is damaged.
@@ -347,31 +347,32 @@ class _Scope(NamedTuple):
 
 
 def _follow(component: Component, index: int, name: str) -> Lifted | None:
-    """The function that an instance exports under a name; None if it isn't there, or comes from somewhere else."""
+    """The function that an instance exports under a name; None if it isn't there, or nobody can tell from here."""
     scope = _Scope(component, {}, None)
-    sort = INSTANCE
+    sort, names = INSTANCE, [name]  # the function is reached by these, from the thing of that sort and number
     for _ in range(_MAX_STEPS):
         space = scope.component.instances if sort == INSTANCE else scope.component.funcs
-        if sort not in (INSTANCE, FUNC) or index >= len(space):
+        if sort not in (INSTANCE, FUNC) or index >= len(space) or scope.component.unknown:
             return None
         found = space[index]
         if isinstance(found, Lifted):
-            return found if scope.around is None else None
+            return None if names else found
         if isinstance(found, Imported):
             if scope.around is None or found.name not in scope.given:
                 return None
             sort, index = scope.given[found.name]
             scope = scope.around
-        elif isinstance(found, Alias) and sort == FUNC:
-            sort, index, name = INSTANCE, found.instance, found.name
-        elif isinstance(found, Bundle) and name in found.items:
-            sort, index = found.items[name]
-        elif isinstance(found, Instance):
+        elif isinstance(found, Alias):
+            sort, index = INSTANCE, found.instance
+            names.append(found.name)
+        elif isinstance(found, Bundle) and names and names[-1] in found.items:
+            sort, index = found.items[names.pop()]
+        elif isinstance(found, Instance) and names:
             inside = scope.component.inside(found.component)
-            if inside is None or name not in inside.exports:
+            if inside is None or names[-1] not in inside.exports:
                 return None
             scope = _Scope(inside, found.args, scope)
-            sort, index = inside.exports[name]
+            sort, index = inside.exports[names.pop()]
         else:
             return None
     return None

@@ -149,9 +149,11 @@ class GuestActor(TcpActor):
             self._guest_calls.arrival = _Arrival(self)
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
+        self._guest_serves: ConnectionHandle | None = None  # what was handed to it last
         heard = {callback for export, callback in CALLBACKS.items() if export in program.exports}
         self._theater_owner.heard = frozenset(heard | {"on_close"})  # else an id that has ended would be kept
         self._theater_owner.handle_for = GuestConnectionHandle
+        self._theater_owner.drain = self._guest_calls.drain
         self._theater_owner.max_connections = limits.connections
 
     @property
@@ -184,11 +186,13 @@ class GuestActor(TcpActor):
 
     def handle_connection(self, connection: ConnectionHandle) -> Any:
         """A listener of the guest accepted a connection."""
+        self._guest_serves = connection
         self.connections_served += 1
         return self._guest_enter("handle-connection", self._guest_calls.learn(connection))
 
     def handle_connection_transfer(self, connection: ConnectionHandle) -> Any:
         """Somebody handed a connection over."""
+        self._guest_serves = connection
         self.connections_served += 1
         return self._guest_enter("handle-connection-transfer", self._guest_calls.learn(connection))
 
@@ -321,8 +325,11 @@ class GuestActor(TcpActor):
         if self._guest_ending:
             self._guest_ending = False
             self.stop()
-        elif self._guest_keeper is not None and self.connections_served and not self._theater_owner.connections:
-            self._guest_keeper.connection_done(self)
+        elif self._guest_keeper is not None and self._guest_serves is not None:
+            core = self._guest_serves._core
+            if core.handle is not self._guest_serves:  # what else it has open is its own, and stays with a warm guest
+                self._guest_serves = None
+                self._guest_keeper.connection_done(self)
 
     def _guest_crash(self, export: str, error: BaseException) -> BaseException:
         """The guest can't go on: its actor ends, and with it its connections. What is to be raised for it."""

@@ -1,6 +1,7 @@
 """The three string encodings of the canonical ABI.
 
-Source: the Component Model's canonical ABI, "Loading" and "Storing" of strings.
+Source: the Component Model's canonical ABI, "Loading" and "Storing" of strings. A lone surrogate, which no encoding has
+(Python puts one where a file's name or an address isn't text), becomes a question mark.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Encoding(NamedTuple):
 
 
 def _to_utf8(text: str) -> tuple[bytes, int, int]:
-    data = text.encode()
+    data = text.encode("utf-8", "replace")
     return data, 1, len(data)
 
 
@@ -36,7 +37,7 @@ def _from_utf8(length: int) -> tuple[int, int, str]:
 
 
 def _to_utf16(text: str) -> tuple[bytes, int, int]:
-    data = text.encode("utf-16-le")
+    data = text.encode("utf-16-le", "replace")
     return data, 2, len(data) // 2
 
 
@@ -48,7 +49,7 @@ def _to_either(text: str) -> tuple[bytes, int, int]:
     try:
         data = text.encode("latin-1")
     except UnicodeEncodeError:
-        data = text.encode("utf-16-le")
+        data = text.encode("utf-16-le", "replace")
         return data, 2, len(data) // 2 | UTF16_TAG
     return data, 2, len(data)
 

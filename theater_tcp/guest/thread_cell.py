@@ -18,11 +18,15 @@ from typing import Any, NamedTuple
 
 import wasmtime
 
+from theater_tcp.guest.binary import WASI_MODULE
 from theater_tcp.guest.wit_types import Function
 
 __all__ = ["Cell", "HostFunction", "HostSide", "adapter_text"]
 
 MODULE = "theater:host"
+
+FAULT = 21
+"""WASI's number for an address that is none."""
 
 _TYPES = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
 
@@ -45,9 +49,11 @@ class HostSide:
     """Where the host functions of a cell find the guest that calls. Never a cell itself: wasmtime-py keeps what is
     known to C code in a table of the process, and what that refers to would live as long as the process."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("asked", "no_event")
 
     def __init__(self) -> None:
+        self.no_event: Callable[[Any, int], bool] | None = None
+        """(the caller, where it wants the number of events) to whether there is such a place; it never raises."""
         self.asked: Callable[[Any, HostFunction, Sequence[int]], int | None] | None = None
         """(the caller, what it calls, core values) to what it returns, or None for a trap; it never raises."""
 
@@ -79,6 +85,14 @@ class Cell:
             self.linker.define_func(MODULE, str(number), kind, _asking(self.host, function), access_caller=True)
         if wasi:
             self.linker.define_wasi()
+            self.linker.allow_shadowing = True
+            kind = wasmtime.FuncType([wasmtime.ValType.i32()] * 4, [wasmtime.ValType.i32()])
+            self.linker.define_func(WASI_MODULE, "poll_oneoff", kind, _polling(self.host), access_caller=True)
+
+    def close(self) -> None:
+        """Give back what it has of the system: memory, and descriptors for the images of memory."""
+        for part in (self.linker, self.adapter, self.module, self.engine):
+            part.close()
 
 
 def adapter_text(functions: Sequence[HostFunction]) -> str:
@@ -117,3 +131,12 @@ def _asking(host: HostSide, function: HostFunction) -> Callable[..., Any]:
         return [answer, 0] if gives else 0
 
     return asked
+
+
+def _polling(host: HostSide) -> Callable[..., int]:
+    """In the place of WASI's ``poll_oneoff``, which would sleep where nobody could stop it: there is no event."""
+
+    def poll_oneoff(caller: wasmtime.Caller, _in: int, _out: int, _count: int, events: int) -> int:
+        return 0 if host.no_event is not None and host.no_event(caller, events & 0xFFFFFFFF) else FAULT
+
+    return poll_oneoff

@@ -32,6 +32,7 @@ from theater_tcp.errors import TheaterError
 from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future
 from theater_tcp.guest.canonical_abi import AbiError, check_place
+from theater_tcp.guest.interface import BLOCKING
 from theater_tcp.guest.lifting import lift_parameters, lift_result
 from theater_tcp.guest.lowering import Lowered, lower_parameters, lower_result
 from theater_tcp.guest.outcome import GuestTrap, Outcome
@@ -91,7 +92,7 @@ class ThreadInstance:
         self._used_up = False
         # The rest belongs to the guest's thread.
         self._clock = 0
-        self._since: float | None = None  # the thread's CPU time when the guest began to compute
+        self._since: float | None = None  # the thread's CPU time when the guest began to compute; None when it doesn't
         self._inside = False  # of a function from which it may not call the host
         self._fault: BaseException | None = None
         self._store: Any = None
@@ -128,7 +129,7 @@ class ThreadInstance:
         if awaited is None:
             raise RuntimeError("a guest that does not wait can't be resumed")
         if awaited is not self._news:
-            return self._answer(awaited)
+            return self._answer(awaited, waited=True)
         news = awaited.get()
         if isinstance(news, _Asked):
             return self._ask(news)
@@ -145,7 +146,7 @@ class ThreadInstance:
         Raises:
             GuestTrap: see :meth:`resume`.
         """
-        return self._order((value,))
+        return self._order((value, True))
 
     def discard(self) -> None:
         """Let go of it, also in the middle of a call. Its thread ends soon after; any thread may ask."""
@@ -168,18 +169,18 @@ class ThreadInstance:
         except TheaterError as error:
             value = error
         if not isinstance(value, Future):
-            return self._order((value,))
+            return self._order((value, False))
         if value.done:
-            return self._answer(value)
+            return self._answer(value, waited=False)
         self.awaited = value
         return Outcome.WAITING
 
-    def _answer(self, settled: Future[Any]) -> Outcome:
+    def _answer(self, settled: Future[Any], waited: bool) -> Outcome:
         try:
             value = settled.get()
         except TheaterError as error:
             value = error
-        return self._order((value,))
+        return self._order((value, waited))
 
     # -- on the watch's thread ------------------------------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class ThreadInstance:
             stopped = self._stopped
         if stopped:
             raise _Stop
-        cell.host.asked = self._asked
+        cell.host.asked, cell.host.no_event = self._asked, self._no_event
         store = self._store = wasmtime.Store(cell.engine)
         store.set_limits(limits.memory, limits.tables, 2, 16, 1)
         store.set_epoch_deadline(1)
@@ -320,6 +321,14 @@ class ThreadInstance:
             self._fault = error
         return None
 
+    def _no_event(self, caller: wasmtime.Caller, place: int) -> bool:
+        """Tell the guest that there are no events. Never raises."""
+        memory = _Memory(self, caller)
+        if place + 4 > memory.size:
+            return False
+        memory.write(place, bytes(4))
+        return True
+
     def _do(self, caller: wasmtime.Caller, host: HostFunction, values: Sequence[int]) -> int:
         function, limits = host.function, self.limits
         memory = _Memory(self, caller)
@@ -328,10 +337,10 @@ class ThreadInstance:
         if function.asks and function.result is not None:
             result = function.result
             check_place("the place for a result", pointer, result.size, result.alignment, memory.size)
-        self._rest()
+        spent = self._rest()
         self._tell(_Asked(host.method, arguments))
-        (value,) = self._next_order()
-        self._compute()
+        value, waited = self._next_order()
+        self._compute(0.0 if waited or function.full_name in BLOCKING else spent)
         if function.result is None:
             return 0
         lowered = self._lowered(host, value)
@@ -370,13 +379,16 @@ class ThreadInstance:
         size = self._memory.data_len(caller)
         return (ctypes.addressof(self._memory.data_ptr(caller).contents) if size else 0), size
 
-    def _compute(self) -> None:
-        self._since = time.thread_time()
+    def _compute(self, spent: float = 0.0) -> None:
+        """The guest begins to compute, after it has spent so many seconds since it waited the last time."""
+        self._since = time.thread_time() - spent
         self.program.road.watch(self)
 
-    def _rest(self) -> None:
-        self._since = None
+    def _rest(self) -> float:
+        """It does not compute any more; what it has spent."""
+        since, self._since = self._since, None
         self.program.road.leave(self)
+        return time.thread_time() - since if since is not None else 0.0
 
     def _release(self) -> None:
         with self._lock:  # from here on the epoch is another guest's
@@ -386,8 +398,8 @@ class ThreadInstance:
         if store is not None:
             store.close()
         if cell is not None:
-            cell.host.asked = None
-            self.program.give_back(cell)
+            cell.host.asked = cell.host.no_event = None
+            self.program.road.give_back(self.program, cell)
 
 
 class _Memory:

@@ -11,7 +11,6 @@ connection that it was to serve is reset.
 from __future__ import annotations
 
 import logging
-import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from theater_tcp.guest.wit_types import Function
     from theater_tcp.guest_settings import Limits
 
-__all__ = ["MAX_GUESTS", "ThreadProgram", "ThreadRoad"]
+__all__ = ["MAX_GUESTS", "MAX_STACK", "ThreadProgram", "ThreadRoad"]
 
 logger = logging.getLogger("theater_tcp.guest")
 
@@ -44,8 +43,11 @@ IDLE_CELLS = 8
 LOOK = 0.02
 """Seconds between two looks at the CPU time of the guests that compute."""
 
-HOST_STACK = 1 << 20
-"""Bytes of a thread's stack for what the host does, above the guest's own part."""
+MAX_STACK = 2 << 20
+"""Bytes of stack that a guest's own functions may use: more, and wasmtime wants a setting that has no public name."""
+
+THREAD_STACK = 8 << 20
+"""Bytes of a thread's stack, the host's part and the guest's."""
 
 PATIENCE = 5.0
 """Seconds that the threads of guests may take, at the end, to stop."""
@@ -59,17 +61,16 @@ class ThreadRoad:
     Args:
         name: names the threads.
         make_config: what makes a configuration for an engine; it is used up by that.
-        stack: bytes of stack that a guest's own functions may use.
     """
 
-    def __init__(self, name: str, make_config: Callable[[], wasmtime.Config], stack: int) -> None:
+    def __init__(self, name: str, make_config: Callable[[], wasmtime.Config]) -> None:
         self.make_config = make_config
         self.engine = wasmtime.Engine(make_config())
         """Compiles, and runs nothing."""
         self._name = name
-        self._stack = stack + HOST_STACK
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, ThreadInstance] = {}
+        self._idle: dict[ThreadProgram, list[Cell]] = {}
         self._closed = False
         self._computing: set[ThreadInstance] = set()
         self._wanted = threading.Event()
@@ -100,7 +101,7 @@ class ThreadRoad:
                 self._watch.start()
             self._threads[thread] = guest
             try:
-                _start(thread, self._stack)
+                _start(thread)
             except RuntimeError as error:
                 del self._threads[thread]
                 raise LimitReached(f"threads: {error}") from None
@@ -118,9 +119,30 @@ class ThreadRoad:
         left = sum(thread.is_alive() for thread in threads)
         if left:
             logger.warning("%d threads of guests did not end in %g s", left, PATIENCE)
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for cell in (cell for cells in idle.values() for cell in cells):
+            cell.close()
         if self._watch is not None:
             self._wanted.set()
             self._watch.join()
+
+    # -- cells ----------------------------------------------------------------------------------------------------
+
+    def take_cell(self, program: ThreadProgram) -> Cell | None:
+        """A cell of a program that nobody uses; from now on it is the caller's."""
+        with self._lock:
+            cells = self._idle.get(program)
+            return cells.pop() if cells else None
+
+    def give_back(self, program: ThreadProgram, cell: Cell) -> None:
+        """A cell whose guest has ended."""
+        with self._lock:
+            cells = self._idle.setdefault(program, []) if not self._closed else None
+            if cells is not None and len(cells) < IDLE_CELLS:
+                cells.append(cell)
+                return
+        cell.close()
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -174,11 +196,10 @@ class ThreadProgram:
             function = IMPORTS[item.module][name]
             method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
             functions.append(HostFunction(function, method, encodings.get(function.full_name, "utf8")))
-        self._functions = functions
-        self._module = bytes(module.serialize())
+        self.functions = functions
+        self.module = bytes(module.serialize())
         adapter = wasmtime.Module(road.engine, bytes(wasmtime.wat2wasm(adapter_text(functions))))
-        self._adapter = bytes(adapter.serialize())
-        self._idle: list[Cell] = []
+        self.adapter = bytes(adapter.serialize())
         names = {item.name for item in module.exports}
         self.export_functions: dict[str, tuple[Function, str]] = {
             function.name: (function, encodings.get(function.full_name, "utf8"))
@@ -204,28 +225,16 @@ class ThreadProgram:
 
     def take_cell(self) -> Cell:
         """An engine for a guest, which is nobody else's until it is given back."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Cell(self.road.make_config(), self._module, self._adapter, self._functions, self.wasi)
-
-    def give_back(self, cell: Cell) -> None:
-        """A guest has ended; the next one may have its engine."""
-        if len(self._idle) < IDLE_CELLS:
-            self._idle.append(cell)
+        return self.road.take_cell(self) or Cell(
+            self.road.make_config(), self.module, self.adapter, self.functions, self.wasi
+        )
 
 
-def _start(thread: threading.Thread, stack: int) -> None:
-    """Start a thread that has enough stack. The size is the process's: a thread that starts meanwhile has more too."""
-    usual = threading.stack_size()
-    if not usual:
-        limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
-        usual = limit if limit != resource.RLIM_INFINITY else 2 << 20  # what the C library gives then
-    if usual >= stack:
-        thread.start()
-        return
+def _start(thread: threading.Thread) -> None:
+    """Start a thread with enough stack, whatever is usual here. The size is that of all threads which start meanwhile;
+    it is large enough for any."""
     with _stack_lock:
-        before = threading.stack_size(-(-stack // 65536) * 65536)
+        before = threading.stack_size(THREAD_STACK)
         try:
             thread.start()
         finally:

@@ -52,6 +52,7 @@ __all__ = [
     "address_of",
     "bytes_new",
     "call",
+    "call_arguments",
     "caller_context",
     "check",
     "component_add",
@@ -153,7 +154,8 @@ export_get = _function("wasmtime_instance_export_get", c_bool, _p, _p, c_char_p,
 linker_get = _function("wasmtime_linker_get", c_bool, _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, _p)
 memory_base = _function("wasmtime_memory_data", _p, _p, _p)
 memory_size = _function("wasmtime_memory_data_size", c_size_t, _p, _p)
-call = _function("wasmtime_func_call_async", _p, _p, _p, _p, c_size_t, _p, c_size_t, _p, _p)
+_CALL = (_p, _p, _p, c_size_t, _p, c_size_t, _p, _p)
+call = _function("wasmtime_func_call_async", _p, *_CALL)
 poll = _function("wasmtime_call_future_poll", c_bool, _p)
 forget_call = _function("wasmtime_call_future_delete", None, _p)
 caller_context = _function("wasmtime_caller_context", _p, _p)
@@ -213,6 +215,11 @@ def check(error: int | None, trap: int | None) -> None:
     if error:
         refused = wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(_ffi.wasmtime_error_t)))
         raise Failed(str(refused), False)
+
+
+def call_arguments(*given: int) -> tuple[Any, ...]:
+    """Arguments for :data:`call`, converted."""
+    return tuple(kind(value) for kind, value in zip(_CALL, given, strict=True))
 
 
 def set_fiber_stack(config: wasmtime.Config, size: int) -> None:
@@ -354,14 +361,14 @@ FAILURE = tested(_self_test)
 
 # -- components -----------------------------------------------------------------------------------------------------
 
-COMPONENT_VALUE = ctypes.sizeof(_ffi.wasmtime_component_val_t)
+COMPONENT_VALUE = _size("wasmtime_component_val_t")
 """Bytes of a ``wasmtime_component_val_t``: its kind in the first byte, what it holds from :data:`OF` on."""
 
-COMPONENT_ENTRY = ctypes.sizeof(_ffi.wasmtime_component_valrecord_entry_t)
+COMPONENT_ENTRY = _size("wasmtime_component_valrecord_entry_t")
 """Bytes of a field of a record: its name, and a value from :data:`ENTRY_VALUE` on."""
 
 ENTRY_VALUE = 16
-COMPONENT_FUNCTION = ctypes.sizeof(_ffi.wasmtime_component_func_t)
+COMPONENT_FUNCTION = _size("wasmtime_component_func_t")
 
 SYNCHRONOUS_OF_COMPONENT = CFUNCTYPE(c_size_t, *[c_size_t] * 7)
 """A host function that answers at once: (env, context, type, arguments, their number, results, their number) to the

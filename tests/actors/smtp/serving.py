@@ -1,22 +1,40 @@
-"""A running server for tests, and a plain socket that speaks to it."""
+"""A running server for tests, and a plain socket that speaks to it.
+
+There are two servers: the actor in Python, and the guest with the store behind it. What a test says of the one is true
+of the other; a test that asks for the fixture ``server`` (or has the mark :data:`by_both`) is run with each.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pykka
+import pytest
 
+from actors.lmtp_store.store import LmtpStore
 from actors.smtp.server import SmtpServer
 from theater_tcp import CertificateFiles, Options, ServerTls, Settings, Theater
 
 TIMEOUT_S = 10.0
+GUEST = Path(__file__).resolve().parents[3] / "actors" / "smtp_guest" / "smtp.wasm"
+OF_THE_STORE = {"domains", "maildir", "fsync"}
+"""Settings that are the store's, where there is one."""
+OF_EACH = {"max_text_line", "spool_size"}
+"""Settings that the store has as well."""
+
+current_server: ContextVar[Literal["python", "guest"]] = ContextVar("current_server", default="python")
+"""Which one :func:`serving` starts."""
+by_both = pytest.mark.usefixtures("server")
 
 
 class Served:
@@ -24,15 +42,17 @@ class Served:
 
     Args:
         theater: it runs in.
-        server: its actor.
+        server: its actor; of the guest, the one that accepts for it.
         address: where it listens.
         implicit: where it listens for TLS from the first byte; empty: nowhere.
         maildir: what it delivers to.
     """
 
     def __init__(
-        self, theater: Theater, server: pykka.ActorRef[SmtpServer], address: str, implicit: str, maildir: Path
+        self, theater: Theater, server: pykka.ActorRef[Any], address: str, implicit: str, maildir: Path
     ) -> None:
+        self.warnings: list[str] = []
+        """What the server wrote into the log, as the guest does."""
         self.theater = theater
         self.server = server
         self.address = address
@@ -54,6 +74,8 @@ class Served:
     @property
     def injections(self) -> int:
         """How many clients were closed for what they sent behind STARTTLS."""
+        if current_server.get() == "guest":
+            return sum("plaintext came behind STARTTLS" in warning for warning in self.warnings)
         count: int = self.server.proxy().injections.get(timeout=TIMEOUT_S)
         return count
 
@@ -146,6 +168,17 @@ class Dialog:
         assert self.ask(data, 4)[3] == "354 Go ah"
 
 
+class Listening(logging.Handler):
+    """Keeps the lines of a logger."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+
 @contextmanager
 def serving(
     folder: Path,
@@ -154,13 +187,51 @@ def serving(
     handshake_timeout: float = 10.0,
     **init: Any,
 ) -> Iterator[Served]:
-    """A server with a Maildir in ``folder``; with a certificate it has STARTTLS."""
+    """The current server with a Maildir in ``folder``; with a certificate it has STARTTLS."""
     maildir = folder / "mail"
     tls = None if certificate is None else ServerTls(**msgspec.structs.asdict(certificate), auto_handshake=False)
     options = Options(half_open=True, handshake_timeout=handshake_timeout, server_tls=tls)
+    init = {"hostname": "mx.example.org", "domains": ["example.org"], "maildir": str(maildir), **init}
     with Theater(Settings(options=options)) as theater:
-        init = {"hostname": "mx.example.org", "domains": ["example.org"], "maildir": str(maildir), **init}
-        server = theater.spawn(SmtpServer, **init)
-        implicit = "".join(info.address for info in theater.listeners())
+        if current_server.get() == "guest":
+            server, implicit = start_guest(theater, folder, tls, init)
+        else:
+            server = theater.spawn(SmtpServer, **init)
+            implicit = "".join(info.address for info in theater.listeners())
         info = theater.listen_for(server, address)
-        yield Served(theater, server, info.address, implicit, maildir)
+        served = Served(theater, server, info.address, implicit, maildir)
+        listening = Listening(served.warnings)
+        logging.getLogger("theater_tcp.guest").addHandler(listening)
+        try:
+            yield served
+        finally:
+            logging.getLogger("theater_tcp.guest").removeHandler(listening)
+
+
+def start_guest(
+    theater: Theater, folder: Path, tls: ServerTls | None, init: dict[str, Any]
+) -> tuple[pykka.ActorRef[Any], str]:
+    """The store at a Unix socket in ``folder``, and the guest in front of it.
+
+    Returns:
+        who accepts for the guest, and the address where TLS begins with the first byte; empty: there is none.
+    """
+    listen = init.pop("implicit_tls", [])
+    stored = {name: init[name] for name in (OF_THE_STORE | OF_EACH) & init.keys()}
+    init = {name: init[name] for name in init.keys() - OF_THE_STORE}
+    store = theater.spawn(LmtpStore, **stored)
+    address = theater.listen_for(store, f"unix:{folder}/lmtp.sock", server_tls=None).address
+    guest = theater.load_guest(the_guest(), ["clock"])
+    server = theater.spawn_guest(guest, {**init, "store": address}, name="smtp", per_connection=True)
+    implicit = ""
+    for address in listen:
+        assert tls is not None
+        implicit = theater.listen_for(
+            server, address, server_tls=msgspec.structs.replace(tls, auto_handshake=True)
+        ).address
+    return server, implicit
+
+
+@functools.cache
+def the_guest() -> bytes:
+    return GUEST.read_bytes()

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.actors.smtp.serving import TIMEOUT_S, Served, serving
-from tests.actors.smtp.test_clients import ROOT, TEXT, Process, run, the_message
+from tests.actors.smtp.serving import TIMEOUT_S, Served, by_both, serving
+from tests.actors.smtp.test_clients import ROOT, TEXT, Process, received_by_smtp, run, the_message
 from tests.certificates_fixture import Certificates
 
 SESSION = (
@@ -28,7 +28,8 @@ by_either_way = pytest.mark.parametrize("is_implicit", [False, True], ids=["star
 
 
 @pytest.fixture
-def served(tmp_path: Path, certificates: Certificates) -> Iterator[Served]:
+def served(tmp_path: Path, certificates: Certificates, server: str) -> Iterator[Served]:
+    """Either of the servers."""
     init: dict[str, Any] = {"implicit_tls": ["127.0.0.1:0"], "require_tls": True}
     with serving(tmp_path, certificate=certificates.server, **init) as served:
         yield served
@@ -43,7 +44,7 @@ def check_message(served: Served) -> None:
     message = the_message(served)
     assert message["Delivered-To"] == "b@example.org"
     assert message.get_content().rstrip("\n") == "First line.\n.A line with a dot.\n\nLast line."
-    received = " ".join(message["Received"].split())
+    received = received_by_smtp(message)
     assert "(version=TLSv1.3 cipher=TLS_" in received
     assert " by mx.example.org with ESMTPS id " in received
     assert served.theater.metrics().handshakes == 1
@@ -84,6 +85,7 @@ def test_smtplib_is_refused_without_tls_where_it_is_required(served: Served) -> 
     assert served.delivered() == []
 
 
+@by_both
 @pytest.mark.parametrize("files", ["other", "untrusted"])
 def test_smtplib_sends_nothing_to_a_server_that_it_can_not_verify(
     tmp_path: Path, certificates: Certificates, files: str

@@ -1,0 +1,303 @@
+"""What a client hears of the store behind the guest: its refusals, its failures, its end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from tests.actors.smtp.driver import GREETED
+from tests.actors.smtp.serving import Dialog, the_guest
+from tests.actors.smtp_guest.scripted_store import GO_AHEAD, GREETING, HANG_UP, LHLO, OK, playing, scripted
+from theater_tcp import Options, Permissions, Settings, Theater, TheaterError
+from theater_tcp.guest_settings import Limits
+
+MAIL = b"MAIL FROM:<a@example.net>\r\n"
+B, C, D = (b"RCPT TO:<%c@example.org>\r\n" % letter for letter in b"bcd")
+TEXT = b"Subject: hi\r\n\r\n..dots\r\n.\r\n"
+NO = b"550 5.1.1 Nobody of that name\r\n"
+LATER = b"450 4.2.1 Not now\r\n"
+TEXT_IN_CHUNKS = b".a\r\nb..\r\n\r\n..\r\n.\r\n"
+TWO = (OK, OK, OK, GO_AHEAD)
+"""To MAIL, two times RCPT, DATA."""
+
+
+class Front:
+    """A guest in front of a store.
+
+    Args:
+        theater: it runs in.
+        address: where it listens.
+    """
+
+    def __init__(self, theater: Theater, address: str) -> None:
+        self.theater = theater
+        self.address = address
+
+    def dial(self) -> Dialog:
+        """A client that has said EHLO."""
+        host, _, port = self.address.rpartition(":")
+        client = Dialog(host, int(port))
+        assert client.reply() == "220 mx.example.org ESMTP"
+        client.ask(GREETED)
+        return client
+
+
+@contextmanager
+def fronting(store: str, settings: Settings | None = None, **init: Any) -> Iterator[Front]:
+    with Theater(Settings(options=Options(half_open=True))) as theater:
+        program = theater.load_guest(the_guest(), ["clock"])
+        config = {"hostname": "mx.example.org", "store": store, **init}
+        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, settings=settings)
+        yield Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
+
+
+def says(reply: bytes) -> str:
+    return reply.decode().rstrip("\r\n")
+
+
+def test_a_recipient_that_the_store_refuses_is_refused_at_once_in_its_words() -> None:
+    with (
+        scripted((OK, NO, LATER, OK, GO_AHEAD, b"250 2.0.0 It is in\r\n")) as store,
+        fronting(store.address) as front,
+        front.dial() as client,
+    ):
+        client.send(MAIL + B + C + D)
+        assert [client.reply() for _ in range(4)][1:] == [says(NO), says(LATER), says(OK)]
+        client.send(b"DATA\r\n" + TEXT)
+        assert [client.reply() for _ in range(2)][1] == "250 2.0.0 It is in"
+    commands = store.heard
+    assert commands[0] == b"LHLO mx.example.org\r\n"
+    assert commands[1:6] == [MAIL, B, C, D, b"DATA\r\n"]
+    received, _, text = commands[6].partition(b"Subject: ")
+    assert received.startswith(b"Received: from client.example.net ([127.0.0.1])\r\n\tby mx.example.org with ESMTP id ")
+    assert b"\r\n\tfor <d@example.org>;\r\n\t" in received
+    assert text == TEXT.removeprefix(b"Subject: ")
+
+
+def test_extensions_of_a_message_are_told_to_the_store() -> None:
+    sender = "MAIL FROM:<ä@example.net> SIZE=5 BODY=8BITMIME SMTPUTF8\r\n".encode()
+    with scripted((OK, OK)) as store, fronting(store.address) as front, front.dial() as client:
+        assert client.ask(sender + B, 2) == ["250 2.1.0", "250 2.0.0"]
+    assert store.heard[1] == "MAIL FROM:<ä@example.net> BODY=8BITMIME SMTPUTF8\r\n".encode()
+
+
+@pytest.mark.parametrize("parameter", [b" BODY=8BITMIME", b" SMTPUTF8"])
+def test_a_message_that_the_store_lacks_the_extension_for_is_refused_at_its_first_recipient(parameter: bytes) -> None:
+    with playing((GREETING, b"250 store\r\n")) as store, fronting(store.address) as front, front.dial() as client:
+        assert client.ask(b"MAIL FROM:<a@example.net>" + parameter + b"\r\n" + B, 2) == ["250 2.1.0", "554 5.3.3"]
+
+
+def test_a_sender_whom_the_store_refuses_is_refused_at_each_recipient() -> None:
+    with (
+        scripted((b"550 5.7.1 Not you\r\n", b"503 5.5.1 MAIL first\r\n") * 2) as store,
+        fronting(store.address) as front,
+        front.dial() as client,
+    ):
+        assert client.ask(MAIL + B + C + b"DATA\r\n", 4)[1:] == ["550 5.7.1", "550 5.7.1", "554 5.5.1"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "told"),
+    [
+        ((OK, b"250 2.0.0 Ok too\r\n"), "250 2.0.0 Ok"),
+        ((NO, NO), says(NO)),
+        ((LATER, NO), says(LATER)),
+        ((NO, LATER), says(LATER)),
+        ((OK, LATER), "451 4.3.0 Stored for some of the recipients only; try again later"),
+        ((NO, OK), "554 5.3.0 Stored for some of the recipients only; the others can't have it"),
+    ],
+)
+def test_the_replies_for_the_recipients_become_one_that_is_good_only_where_all_of_them_are(
+    caplog: pytest.LogCaptureFixture, replies: tuple[bytes, bytes], told: str
+) -> None:
+    with scripted((*TWO, b"".join(replies))) as store, fronting(store.address) as front, front.dial() as client:
+        client.send(MAIL + B + C + b"DATA\r\n" + TEXT)
+        assert [client.reply() for _ in range(5)][4] == told
+        assert client.ask(b"NOOP\r\n") == ["250 2.0.0"]
+    is_mixed = len({reply[:1] for reply in replies}) == 2 and OK in replies
+    assert ("for 1 of 2 recipients; it may come again for all" in caplog.text) == is_mixed
+
+
+NONSENSE = [
+    HANG_UP,
+    b"gibberish\r\n",
+    b"250-Ok\r\n550 Not Ok\r\n",
+    b"421 4.3.2 Going down\r\n",
+    b"2\xff0 x\r\n",
+    b"x" * 5000,
+]
+
+
+@pytest.mark.parametrize("wrong", NONSENSE, ids=["end", "gibberish", "two codes", "421", "no ASCII", "no end"])
+@pytest.mark.parametrize("where", range(7))
+def test_a_store_that_hangs_up_or_talks_nonsense_has_the_client_come_again(
+    caplog: pytest.LogCaptureFixture, where: int, wrong: bytes
+) -> None:
+    """Where: the greeting, LHLO, MAIL, RCPT, RCPT, DATA, the end of the message."""
+    script = [*[GREETING, LHLO, *TWO][:where], wrong]
+    with playing(script, script) as store, fronting(store.address) as front, front.dial() as client:
+        told = client.ask(MAIL + B + C, 3)[1:]
+        if where < 4:
+            assert told == ["451 4.3.0", "451 4.3.0"]
+        else:
+            assert told == ["250 2.0.0", "451 4.3.0" if where == 4 else "250 2.0.0"]
+            assert client.ask(b"DATA\r\n" + TEXT, 2) == ["354 Go ah", "451 4.3.0"]
+        assert client.ask(b"RSET\r\nQUIT\r\n", 2) == ["250 2.0.0", "221 2.0.0"]
+    assert "the store 127.0.0.1:" in caplog.text
+
+
+def test_a_store_that_is_not_there_has_the_client_come_again_and_is_tried_at_the_next_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with fronting(address) as front, front.dial() as client:
+        assert client.ask(MAIL + B + b"DATA\r\nRSET\r\n", 4)[1:] == ["451 4.3.0", "554 5.5.1", "250 2.0.0"]
+        with socket.create_server((address.rpartition(":")[0], int(address.rpartition(":")[2]))) as listening:
+            client.send(MAIL + B)
+            store, _ = listening.accept()
+            with store:
+                store.sendall(GREETING + LHLO + OK + OK)
+                assert [client.code(), client.code()] == ["250 2.1.0", "250 2.0.0"]
+    assert f"the store {address}: refused" in caplog.text
+
+
+def test_a_store_that_may_not_be_reached_is_denied_and_the_client_is_to_come_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    denied = Settings(
+        options=Options(half_open=True), permissions=Permissions(enabled=True, allowlist=("127.0.0.1:1",))
+    )
+    with scripted() as store, fronting(store.address, denied) as front, front.dial() as client:
+        assert client.ask(MAIL + B, 2) == ["250 2.1.0", "451 4.3.0"]
+        assert store.heard == []
+    assert f"the store {store.address}: denied" in caplog.text
+
+
+def test_a_store_that_closed_its_idle_connection_is_connected_to_anew() -> None:
+    message = (OK, OK, GO_AHEAD, OK)
+    with scripted((*message, HANG_UP), message) as store, fronting(store.address) as front, front.dial() as client:
+        for _ in range(2):
+            assert client.ask(MAIL + B + b"DATA\r\n" + TEXT, 4)[3] == "250 2.0.0"
+        assert [command[:4] for command in store.heard].count(b"LHLO") == 2
+
+
+def test_a_message_that_is_reset_is_reset_at_the_store_when_the_next_one_begins() -> None:
+    with scripted((OK, OK, OK, OK, OK)) as store, fronting(store.address) as front, front.dial() as client:
+        assert client.ask(MAIL + B + b"RSET\r\n" + MAIL + C, 5)[4] == "250 2.0.0"
+        assert store.heard[1:6] == [MAIL, B, b"RSET\r\n", MAIL, C]
+
+
+def test_the_text_of_a_message_that_is_refused_in_the_end_never_gets_an_end() -> None:
+    large = (b"x" * 898 + b"\r\n") * 100
+    with (
+        scripted((OK, OK, GO_AHEAD, OK), (OK, OK)) as store,
+        fronting(store.address, spool_size=4096) as front,
+        front.dial() as client,
+    ):
+        assert client.ask(MAIL + B + b"DATA\r\n" + large + b"a bare\n.\r\nin it\r\n.\r\n", 4)[3] == "550 5.6.0"
+        assert client.ask(MAIL + B, 2) == ["250 2.1.0", "250 2.0.0"]
+    text = store.heard[4]
+    assert text.startswith(b"Received: ")
+    assert b"\r\n.\r\n" not in text
+    assert b"bare" not in text
+
+
+def test_a_text_by_chunks_has_its_dots_stuffed_and_its_last_line_ended() -> None:
+    with scripted((OK, OK, GO_AHEAD, OK)) as store, fronting(store.address) as front, front.dial() as client:
+        chunks = b"BDAT 4\r\n.a\r\nBDAT 2\r\n.\rBDAT 4 LAST\r\n\n..b"
+        assert client.ask(MAIL + B + chunks, 5)[4] == "250 2.0.0"
+    assert store.heard[4].endswith(b" +0000\r\n..a\r\n..\r\n...b\r\n.\r\n")
+
+
+def test_a_message_that_is_there_as_a_whole_goes_in_one_chunk_where_the_store_takes_chunks() -> None:
+    lhlo = b"250-store\r\n250 CHUNKING\r\n"
+    text = b"..a\r\nb..\r\n\r\n...\r\n..\r\n.\r\n"
+    for command in (b"DATA\r\n" + text, b"BDAT %d LAST\r\n%s" % (len(TEXT_IN_CHUNKS), TEXT_IN_CHUNKS)):
+        with playing((GREETING, lhlo, OK, OK, OK)) as store, fronting(store.address) as front, front.dial() as client:
+            client.send(MAIL + B + command)
+            client.send(b"QUIT\r\n")
+            assert client.rest().endswith(b"\r\n250 2.0.0 Ok\r\n221 2.0.0 Goodbye\r\n")
+        size, _, received = store.heard[3].partition(b" LAST\r\n")
+        assert store.rest.endswith(b" +0000\r\n" + TEXT_IN_CHUNKS + b"QUIT\r\n")
+        assert size == b"BDAT %d" % len((received + store.rest).removesuffix(b"QUIT\r\n"))
+
+
+def test_a_store_that_takes_too_long_has_the_client_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        fronting(f"127.0.0.1:{silent.getsockname()[1]}", store_timeout=0.05) as front,
+        front.dial() as client,
+    ):
+        assert client.ask(MAIL + B, 2) == ["250 2.1.0", "451 4.3.0"]
+    assert ": timeout" in caplog.text
+
+
+# -- the guest itself ---------------------------------------------------------------------------------------------
+
+
+def test_a_guest_that_runs_out_of_memory_ends_one_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """Its parser traps in the middle of a message, which is not delivered."""
+    with scripted((OK, OK), (OK, OK, GO_AHEAD, OK)) as store, Theater() as theater:
+        program = theater.load_guest(the_guest(), ["clock"])
+        guest = theater.spawn_guest(
+            program,
+            {"hostname": "mx.example.org", "store": store.address, "spool_size": 1 << 29},
+            name="smtp",
+            per_connection=True,
+            limits=Limits(memory=2 << 20),
+        )
+        front = Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
+        with front.dial() as crashing, front.dial() as other:
+            assert crashing.ask(MAIL + B + b"DATA\r\n", 3)[2] == "354 Go ah"
+            with suppress(OSError):
+                crashing.send((b"x" * 898 + b"\r\n") * 4000)
+            assert crashing.rest() == b""
+            assert other.ask(MAIL + B + b"DATA\r\n" + TEXT, 4)[3] == "250 2.0.0"
+            with front.dial() as third:
+                assert third.ask(b"NOOP\r\n") == ["250 2.0.0"]
+        assert theater.metrics().guest_traps == 1
+        assert store.heard.count(b"DATA\r\n") == 1
+    assert "smtp ended in handle-connection-transfer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("init", "reason"),
+    [
+        ({"store": ""}, "store: expected host:port or unix:/path"),
+        (
+            {"store": "127.0.0.1:1", "max_recipients": 5},
+            "max_recipients: expected a whole number from 100 to 1073741824",
+        ),
+        ({"store": "127.0.0.1:1", "max_errors": 1.5}, "max_errors: expected a whole number from 1 to 1073741824"),
+        ({"store": "127.0.0.1:1", "timeout": "5 min"}, "timeout: expected a number of seconds from 0.001 to 1000000"),
+        ({"store": "127.0.0.1:1", "require_tls": 1}, "require_tls: expected true or false"),
+        ({"store": "127.0.0.1:1", "hostname": "two words"}, "hostname: expected a domain name or an address literal"),
+        ({"store": "127.0.0.1:1", "domains": ["x"]}, "domains: expected a text, a number or a flag"),
+        ({"store": "127.0.0.1:1", "domain": "x"}, "domain: there is no such setting"),
+        ({}, "store: expected the address of an LMTP store, and nothing is set"),
+    ],
+)
+def test_a_wrong_setting_refuses_the_start_in_one_line_that_names_it(init: dict[str, Any], reason: str) -> None:
+    with Theater() as theater, pytest.raises(TheaterError) as refused:
+        theater.spawn_guest(the_guest(), init, name="smtp", grants=["clock"], per_connection=True)
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_guest_serves_one_client_after_the_other_and_takes_nothing_over() -> None:
+    with scripted((OK, OK), (OK, OK)) as store, Theater() as theater:
+        program = theater.load_guest(the_guest(), ["clock"])
+        config = {"hostname": "mx.example.org", "store": store.address}
+        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, pool=1)
+        front = Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
+        for _ in range(2):
+            with front.dial() as client:
+                assert client.ask(MAIL + B, 2) == ["250 2.1.0", "250 2.0.0"]
+                assert client.ask(b"QUIT\r\n") == ["221 2.0.0"]
+                assert client.rest() == b""
+        assert [command[:4] for command in store.heard].count(b"LHLO") == 2

@@ -1,0 +1,34 @@
+"""A stage whose owners may be guests, and the roads by which every test of them is run.
+
+Nothing of guests is imported before pytest has enabled its faulthandler: it would take the signals that are wasmtime's,
+which makes traps of them, and the first trap would end the process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.guests.roads import ROADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.guests.puppets import GuestStage
+
+
+@pytest.fixture(params=ROADS)
+def road(request: pytest.FixtureRequest) -> str:
+    """The road by which the guests of the test run."""
+    return str(request.param)
+
+
+@pytest.fixture
+def stage() -> Iterator[GuestStage]:
+    """A running Theater whose owners may be guests, which may trap."""
+    from tests.guests.puppets import GuestStage  # noqa: PLC0415
+
+    with GuestStage() as stage:
+        stage.foresee_guest_errors()
+        yield stage

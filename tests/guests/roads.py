@@ -1,0 +1,33 @@
+"""The roads by which a guest may run: each test of guests is run by every one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+if TYPE_CHECKING:
+    from theater_tcp import Theater
+
+__all__ = ["ROADS", "load"]
+
+ROADS = ("core", "threads")
+"""Their names."""
+
+FAILURES = {"core": None, "threads": "this is a test"}
+"""What the self-test of wasmtime's private parts says, for a guest to take that road."""
+
+
+def load(theater: Theater, road: str, module: bytes, codec: str = "utf-8", grants: tuple[str, ...] = ()) -> Any:
+    """A guest that is compiled for one of the roads.
+
+    Args:
+        theater: where it is to run.
+        road: one of :data:`ROADS`.
+        module: a core module.
+        codec: of its texts.
+        grants: the interfaces that it may import beyond the usual ones.
+    """
+    with mock.patch("theater_tcp.guest.wasmtime_internals.FAILURE", FAILURES[road]):
+        program = theater.load_guest(module, grants)
+    assert program.road_name == road
+    return program
