@@ -108,6 +108,7 @@ FLOORS: dict[int, set[str]] = {
         "manifest",
         "certificate_folder",
         "certs_command",
+        "cli_output",
         "cli",
         "__init__",
         "__main__",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from theater_tcp.errors import CallbackFailed, Closed, TheaterError
+from theater_tcp.errors import CallbackFailed, Closed, ShutDown, TheaterError
 
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["ended_with_its_connection", "log_failure", "reason_for"]
+__all__ = ["ended_with_its_connection", "is_goodbye", "log_failure", "reason_for"]
 
 
 def ended_with_its_connection(error: BaseException, reason: str | None) -> bool:
@@ -21,8 +21,19 @@ def ended_with_its_connection(error: BaseException, reason: str | None) -> bool:
     """
     if reason is None or not isinstance(error, TheaterError):
         return False
-    kind = error.cause if isinstance(error, CallbackFailed) else error.kind
+    kind = _kind_behind(error)
     return kind != "" and (reason.startswith(kind) or kind == Closed.kind)
+
+
+def is_goodbye(error: BaseException) -> bool:
+    """Whether a callback has only passed on that the runtime is about to end."""
+    return _kind_behind(error) == ShutDown.kind
+
+
+def _kind_behind(error: BaseException) -> str:
+    if isinstance(error, CallbackFailed):
+        return error.cause
+    return error.kind if isinstance(error, TheaterError) else ""
 
 
 def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None:
@@ -35,4 +46,6 @@ def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None
 
 def reason_for(error: BaseException) -> str:
     """With which reason the connection ends. The text of an exception stays here: it may hold anything."""
+    if is_goodbye(error):
+        return ShutDown.kind
     return str(error) if isinstance(error, CallbackFailed) else f"{CallbackFailed.kind}: {type(error).__name__}"

@@ -6,9 +6,11 @@
 2. The runtime starts, then actor after actor with its listeners. If one fails, those before it are stopped.
 3. The ready file appears, by a rename, when everything listens.
 4. SIGTERM or SIGINT closes the listeners and lets the connections end; a second one, or the drain timeout, aborts them.
+5. Where all actors have ended by themselves, so does the run.
 
-Exit codes: 0 all connections ended by themselves, 1 some had to be aborted, 2 the configuration, the command line or
-the start was wrong (a line on stderr for each problem), 70 a mistake of this program (sysexits.h: EX_SOFTWARE).
+Exit codes: 0 all connections ended by themselves; 1 some had to be aborted, or the actors ended by a failure; 2 the
+configuration, the command line or the start was wrong (a line on stderr for each problem); 70 a mistake of this program
+(sysexits.h: EX_SOFTWARE).
 
 Texts for people go to stdout and the log to stderr; with ``--json`` both are JSON, one object a line.
 """
@@ -23,7 +25,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +32,9 @@ from typing import Annotated, Any, Literal
 
 import pykka
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from theater_tcp import __version__, certs_command
+from theater_tcp.cli_output import Output, configure_logging, fields_of
 from theater_tcp.errors import InvalidArgument, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
@@ -87,56 +87,6 @@ class _Wrong(Exception):
         self.problems = problems
 
 
-class _Console(Console):
-    """Rich's console, but a reader that went away doesn't end the process."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-class _Output:
-    """Where a command says what it has to say, for people or as JSON."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self._lock = threading.Lock()  # the main thread speaks, and the one that follows the signals
-        # soft_wrap: a line stays a line, however narrow the terminal is.
-        self.console = _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-    def event(self, text: str, event: str, style: str = "", **fields: Any) -> None:
-        """Say on stdout what happened. A reader that went away is no reason to stop serving."""
-        with self._lock:
-            try:
-                if self.as_json:
-                    print(json.dumps({"event": event, **fields}), flush=True)
-                else:
-                    self.console.print(Text(text, style))
-            except OSError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    def problem(self, problem: Problem) -> None:
-        """Say on stderr what is wrong."""
-        as_object = {"event": "problem", **_fields_of(problem)}
-        line = json.dumps(as_object) if self.as_json else f"theater-tcp: {problem}"
-        print(line, file=sys.stderr, flush=True)
-
-
-class _JsonFormatter(logging.Formatter):
-    """A log line as a JSON object: time (UTC), level, logger, message, and the traceback where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        fields = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
 class _Signals:
     """SIGTERM and SIGINT: the first one drains, the next one aborts. It may come while actors are still starting.
     SIGHUP: changed certificate files are taken up.
@@ -148,7 +98,7 @@ class _Signals:
 
     NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, theater: Theater, output: _Output) -> None:
+    def __init__(self, theater: Theater, output: Output) -> None:
         self.received = 0
         self._theater = theater
         self._output = output
@@ -199,7 +149,7 @@ def _options(
 @app.command()
 def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False) -> int:
     """Validate manifests: the keys, the values, and the classes, which are imported."""
-    output = _Output(as_json)
+    output = Output(as_json)
     changes = _parse_overrides(overrides)
     right = True
     for file in manifests:
@@ -208,7 +158,7 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
         except ManifestError as error:
             right = False
             if as_json:
-                output.event("", "check", file=file, ok=False, problems=[_fields_of(p) for p in error.problems])
+                output.event("", "check", file=file, ok=False, problems=[fields_of(p) for p in error.problems])
             else:
                 for problem in error.problems:
                     output.problem(problem)
@@ -219,7 +169,7 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
                 right = False
                 problem = Problem(file, "actor", error.detail)
                 if as_json:
-                    output.event("", "check", file=file, ok=False, problems=[_fields_of(problem)])
+                    output.event("", "check", file=file, ok=False, problems=[fields_of(problem)])
                 else:
                     output.problem(problem)
                 continue
@@ -251,9 +201,9 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Run the actors of the manifests until SIGTERM or SIGINT."""
-    _configure_logging(log_level, as_json)
+    configure_logging(log_level, as_json)
     loaded, settings = _load_all(manifests, _parse_overrides(overrides), drain_timeout)
-    return _serve(loaded, settings, ready_file, _Output(as_json))
+    return _serve(loaded, settings, ready_file, Output(as_json))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -266,7 +216,7 @@ def main(args: Sequence[str] | None = None) -> int:
         the exit code.
     """
     words = sys.argv[1:] if args is None else list(args)
-    output = _Output("--json" in words)
+    output = Output("--json" in words)
     try:
         code = app(words, prog_name="theater-tcp", standalone_mode=False)
     except typer.TyperException as error:  # the usage
@@ -321,16 +271,22 @@ def _load_all(
     return manifests, settings
 
 
-def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path | None, output: _Output) -> int:
+def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path | None, output: Output) -> int:
     """Start, wait, end."""
     if ready_file is not None:
         _remove_ready_file(ready_file)  # one of a run that was killed would lie
     theater = Theater(settings)
+    refs: list[pykka.ActorRef[Any]] = []
+    listeners: list[dict[str, str]] = []
+    failed = False
     signals = _Signals(theater, output)
     try:
         theater.start()
         try:
-            listeners = [listener for manifest in manifests for listener in _start(theater, manifest)]
+            for manifest in manifests:
+                ref, opened = _start(theater, manifest)
+                refs.append(ref)
+                listeners += opened
             if ready_file is not None:
                 _write_ready_file(ready_file, listeners)
         except BaseException:
@@ -344,14 +300,19 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
         for listener in listeners:
             output.event(f"{listener['actor']}: listening at {listener['address']}", "listening", **listener)
         output.event(f"ready (pid {os.getpid()})", "ready", pid=os.getpid())
-        theater.wait()
-        clean = theater.shutdown()
+        while not theater.wait(1.0):
+            if not theater.network.draining and not any(ref.is_alive() for ref in refs):
+                failed = theater.metrics().guest_traps + theater.metrics().callback_failures > 0
+                output.event("all actors have ended", "ended", failed=failed)
+                theater.request_shutdown()
+        clean = theater.shutdown() and not failed
     finally:
         signals.end()
         if ready_file is not None:
             with contextlib.suppress(_Wrong):  # how the run ended is told, not what became of its file
                 _remove_ready_file(ready_file)
-    output.event("stopped" if clean else "stopped; some connections had to be aborted", "stopped", clean=clean)
+    text = "stopped" if clean or failed else "stopped; some connections had to be aborted"
+    output.event(text, "stopped", clean=clean)
     return EXIT_CLEAN if clean else EXIT_ABORTED
 
 
@@ -375,8 +336,8 @@ def _spawn(theater: Theater, settings: Settings, manifest: Manifest) -> pykka.Ac
     return ref
 
 
-def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
-    """Start a manifest's actor and open its listeners; what listens, as it stands in the ready file."""
+def _start(theater: Theater, manifest: Manifest) -> tuple[pykka.ActorRef[Any], list[dict[str, str]]]:
+    """Start a manifest's actor and open its listeners; the actor, and what listens, as it stands in the ready file."""
     try:
         options, listener = theater.settings.for_listener(**manifest.options)
         settings = theater.settings.replaced(options=options, listener=listener, permissions=manifest.permissions)
@@ -391,7 +352,7 @@ def _start(theater: Theater, manifest: Manifest) -> list[dict[str, str]]:
             opened.append(theater.listen_for(ref, address))
         except TheaterError as error:
             raise _Wrong(Problem(manifest.name, f"tcp.listen[{index}]", _one_line(error))) from None
-    return [{"actor": manifest.name, "id": info.id, "address": info.address} for info in opened + own]
+    return ref, [{"actor": manifest.name, "id": info.id, "address": info.address} for info in opened + own]
 
 
 def _phase(error: BaseException) -> str:
@@ -427,15 +388,3 @@ def _remove_ready_file(file: Path) -> None:
 
 def _wrong_ready_file(file: Path, error: OSError) -> _Wrong:
     return _Wrong(Problem(str(file), "--ready-file", (error.strerror or str(error)).lower()))
-
-
-def _configure_logging(level: str, as_json: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        _JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-def _fields_of(problem: Problem) -> dict[str, Any]:
-    return {"file": problem.file, "line": problem.line, "key": problem.key, "reason": problem.reason}

@@ -114,6 +114,8 @@ class Connection(UpgradableStream):
         owner, self.owner = self.owner, target
         owner.connections.pop(self, None)  # type: ignore[union-attr]
         target.connections[self] = None
+        if owner.max_connections is not None:  # type: ignore[union-attr]  # its owner has called
+            owner.lost_connection()  # type: ignore[union-attr]
         if target is not owner:
             self.handle = target.handle_for(self)
         self._turn = turn
@@ -273,6 +275,8 @@ class Connection(UpgradableStream):
         owner = self.owner
         if owner is not None:
             owner.connections.pop(self, None)
+            if owner.max_connections is not None:
+                owner.lost_connection()
         self.owner = self.handle = self._turn = self._announcement = None
         self._tls_news = False
         self.direct = self.sends_directly = False

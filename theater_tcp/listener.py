@@ -232,7 +232,10 @@ class Listener(LoopActor):
         limit = self.listen_options.max_connections
         if limit is not None and self.connections_now >= limit:
             return True
-        return self.network.accepted_now >= self.network.settings.max_connections
+        if self.network.accepted_now >= self.network.settings.max_connections:
+            return True
+        owner = self.owner
+        return owner is not None and owner.is_full
 
     def _may_refuse(self) -> bool:
         """At the limit: whether to go on accepting and reset what comes; if not, the listener waits for room."""

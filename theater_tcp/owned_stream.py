@@ -15,7 +15,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.actor import Interrupted, LoopActor
-from theater_tcp.callback_failure import ended_with_its_connection, log_failure, reason_for
+from theater_tcp.callback_failure import ended_with_its_connection, is_goodbye, log_failure, reason_for
 from theater_tcp.connection_state import ACTIVE, CLOSING, FAIL, OPEN, PASSIVE, Phase
 from theater_tcp.messages import Callback, Turn
 from theater_tcp.network import READ_BUFFER_SIZE
@@ -367,7 +367,7 @@ class OwnedStream(Stream):
         if error is not None and ended_with_its_connection(error, self.reason):
             logger.debug("%s of %s ended with its connection: %s", name, owner, error)
             error = None
-        if error is not None:
+        if error is not None and not is_goodbye(error):
             self.network.metrics.callback_failures += 1
             log_failure(logger, f"{name} of {owner} failed for {self.peer_address()}", error)
             if not isinstance(error, Exception) and owner is not None and owner.loop_actor is not None:

@@ -86,6 +86,16 @@ class Owner:
     def __str__(self) -> str:
         return str(self.actor)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        return self.max_connections is not None and len(self.connections) >= self.max_connections
+
+    def lost_connection(self) -> None:
+        """A connection isn't this owner's any more: its listeners may have waited for that."""
+        for listener in self.listeners.values():
+            listener.resume()
+
     def hears(self, callback: str) -> bool:
         """Whether the actor implements a callback."""
         return callback in self.heard
@@ -97,7 +107,7 @@ class Owner:
             NoSuchActor: it has none, or its life is over.
             LimitReached: it has as many connections as it may have.
         """
-        if self.max_connections is not None and len(self.connections) >= self.max_connections:
+        if self.is_full:
             raise LimitReached(f"{self} has {self.max_connections} connections already")
         if self.alive and self.actor.actor_ref.is_alive():
             for callback in ("handle_connection_transfer", "handle_connection"):

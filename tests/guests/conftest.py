@@ -6,6 +6,7 @@ which makes traps of them, and the first trap would end the process.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,3 +33,10 @@ def stage() -> Iterator[GuestStage]:
     with GuestStage() as stage:
         stage.foresee_guest_errors()
         yield stage
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what guests do is logged: ten thousand lines would be most of what a test measures."""
+    for name in ("theater_tcp.guest", "theater_tcp.connection", "theater_tcp.runtime"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)

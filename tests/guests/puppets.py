@@ -24,7 +24,7 @@ import pykka
 
 from tests.guests import roads
 from tests.guests.abi import Lifter, flatten
-from tests.guests.wat_guests import CALLBACKS, IMPORTS, RET, Word, puppet
+from tests.guests.wat_guests import CALLBACKS, IMPORTS, RET, TAIL, Word, call_frame, puppet, write_frame
 from tests.peers import TIMEOUT, eventually
 from tests.support import Heard, Owner, Script, Stage
 from theater_tcp import Settings
@@ -45,7 +45,6 @@ GAP = 16
 WHERE = re.compile("^callback: [a-z-]+: ")
 """A guest's own error is told with the export's name, a Python actor's is not: tests that hold for both don't look at
 that."""
-NUMBERS = {name: number for number, name in enumerate(IMPORTS)}
 
 
 class Gone(Exception):
@@ -358,7 +357,7 @@ class GuestOwner(Owner):
             Gone: the guest did not survive it.
         """
         assert threading.current_thread() is self._mine, f"{function} is for the guest to call: owner.call(...)"
-        words, mask, tail = flatten(args, self.strings, 31)
+        words, mask, tail = flatten(args, self.strings, TAIL)
         result, ret = self.raw(function, words, mask, tail)
         return self._lifter.lift(function, result, ret, self.read)
 
@@ -391,17 +390,16 @@ class GuestOwner(Owner):
             the core result, and what is where the result was to be put.
         """
         if len(tail) > PIECE:  # more than a frame may carry
-            place = (self.grow(GAP + (-(-len(tail) >> 16))) + GAP << 16) - 31
+            place = (self.grow(GAP + (-(-len(tail) >> 16))) + GAP << 16) - TAIL
             assert place > GAP << 16, "the guest has no memory for it"
             for start in range(0, len(tail), PIECE):
-                self.write(place + 31 + start, tail[start : start + PIECE])
+                self.write(place + TAIL + start, tail[start : start + PIECE])
             words = [word + place if mask >> number & 1 else word for number, word in enumerate(words)]
             mask, tail = 0, b""
         wanted = len(IMPORTS[function][0].split())
         words = [*words, *([RET] if len(words) < wanted else [])]
         assert len(words) == wanted, f"{function} takes {wanted} words"
-        frame = struct.pack("<cBB7I", b"C", NUMBERS[function], mask, *words, *[0] * (7 - wanted)) + tail
-        answer = self.control.ask(frame)
+        answer = self.control.ask(call_frame(function, *words, mask=mask, tail=tail))
         return int.from_bytes(answer[:8], "little"), answer[8:]
 
     def read(self, address: int, size: int) -> bytes:
@@ -410,7 +408,7 @@ class GuestOwner(Owner):
 
     def write(self, address: int, data: bytes) -> None:
         """Put bytes into the guest's memory."""
-        self.control.ask(struct.pack("<cI", b"W", address) + data)
+        self.control.ask(write_frame(address, data))
 
     def set_word(self, word: Word, value: int) -> None:
         """Change how the guest behaves."""

@@ -7,13 +7,14 @@ The puppet is a guest that a test moves from outside. It connects to the address
   return what it is told to return, and hold a callback until the test says that it may return.
 
 How its ``cabi_realloc`` and its post-return functions behave is set by words in its memory, so that the same module is
-well-behaved or hostile. Its config is ``c``, the bits of the callbacks to hold, and the address; or ``!`` and a frame
-to follow in ``init``, for a guest that lives no longer than that.
+well-behaved or hostile. Its config is ``c``, the bits of the callbacks to hold, and the address; or ``!`` and frames to
+follow in ``init``, see :func:`script`, for a guest that lives no longer than that.
 """
 
 from __future__ import annotations
 
 import functools
+import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -30,18 +31,23 @@ __all__ = [
     "HOSTILE_ARGUMENTS",
     "IMPORTS",
     "INTERFACE",
+    "MAX_PARAMETERS",
     "OUT_OF_BOUNDS",
     "RESULT",
     "RET",
     "RET_SIZE",
+    "TAIL",
     "USER",
     "Post",
     "Realloc",
     "Word",
+    "call_frame",
     "guest",
     "puppet",
     "puppet_text",
+    "script",
     "wasm",
+    "write_frame",
 ]
 
 INTERFACE = "theater:simple"
@@ -82,7 +88,11 @@ IMPORTS: dict[str, tuple[str, str | None]] = {
 }
 """What a guest may import: the core types of its parameters and of its result, written down apart from the host's."""
 
+NUMBERS = {name: number for number, name in enumerate(IMPORTS)}
+"""By which number a puppet knows its imports."""
+
 MAX_PARAMETERS = 7
+TAIL = 3 + 4 * MAX_PARAMETERS
 
 # Where things are in the puppet's memory.
 RET = 0x100
@@ -461,13 +471,20 @@ def puppet_text(names: Iterable[str] | None = None, without: Iterable[str] = (),
     (i32.const 0))
 
   (func (export "{ACTOR}#init") (param $config i32) (param $length i32) (result i32)
-    (local $kind i32)
+    (local $kind i32) (local $end i32) (local $size i32)
     (if (local.get $length) (then (local.set $kind (i32.load8_u (local.get $config)))))
     (if (i32.eq (local.get $kind) (i32.const {ord("!")})) (then
-      (global.set $out (call $ok))
-      (drop (call $follow
-        (i32.add (local.get $config) (i32.const 1)) (i32.sub (local.get $length) (i32.const 1))))
-      (return (global.get $out))))
+      (local.set $end (i32.add (local.get $config) (local.get $length)))
+      (local.set $config (i32.add (local.get $config) (i32.const 1)))
+      (block $over
+        (loop $each
+          (br_if $over (i32.ge_u (local.get $config) (local.get $end)))
+          (local.set $size (i32.load align=1 (local.get $config)))
+          (local.set $config (i32.add (local.get $config) (i32.const 4)))
+          (if (call $follow (local.get $config) (local.get $size)) (then (return (global.get $out))))
+          (local.set $config (i32.add (local.get $config) (local.get $size)))
+          (br $each)))
+      (return (call $ok))))
     (if (i32.ne (local.get $kind) (i32.const {ord("c")})) (then (return (call $ok))))
     (i32.store (i32.const {Word.HOLD}) (i32.load8_u offset=1 (local.get $config)))
     (call $tcp#connect
@@ -485,6 +502,29 @@ def puppet_text(names: Iterable[str] | None = None, without: Iterable[str] = (),
     (call $event (i32.const 0) (i32.const 0x200) (global.get $id_length) (i32.const 0) (i32.const 0)))
   (func (export "cabi_post_{ACTOR}#init") (param i32) (call $post))
 {_callbacks(without)})"""
+
+
+def script(*frames: bytes) -> bytes:
+    """The config of a puppet that does in ``init`` what frames say, and is moved by nobody."""
+    return b"!" + b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+
+
+def call_frame(function: str, *words: int, mask: int = 0, tail: bytes = b"") -> bytes:
+    """The frame that lets a puppet call an import.
+
+    Args:
+        function: a key of :data:`IMPORTS`.
+        words: core values; what is missing is 0.
+        mask: bits of the words that are offsets into the frame, whose tail begins at :data:`TAIL`.
+        tail: more bytes for the frame.
+    """
+    padded = [*words, *[0] * (MAX_PARAMETERS - len(words))]
+    return struct.pack(f"<cBB{MAX_PARAMETERS}I", b"C", NUMBERS[function], mask, *padded) + tail
+
+
+def write_frame(address: int, data: bytes) -> bytes:
+    """The frame that lets a puppet write into its memory."""
+    return struct.pack("<cI", b"W", address) + data
 
 
 @functools.cache

@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import TheaterError
-from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import ARGUMENTS
-from theater_tcp.guest.calls import ARRIVES
 from theater_tcp.guest.linear_memory import LinearMemory
 from theater_tcp.guest.outcome import GuestTrap, Outcome
-from theater_tcp.guest.trap_text import backtrace_of, reason_of
+from theater_tcp.guest.suspendable import Suspendable
 from theater_tcp.guest.wasmtime_internals import EXTERN, FUNCREF, I64, OF, VALUE
 
 if TYPE_CHECKING:
@@ -49,12 +46,6 @@ NO_FUNCTION = bytes((FUNCREF, *bytes(VALUE - 1)))
 START_TICKS = 2
 """Slices that a module's start function may take: it runs before the guest can be suspended."""
 
-SLICE = 0.004
-"""Seconds between two looks at whether a guest runs for too long."""
-
-AT_ONCE = 16
-"""Answers that a guest may get one after the other without waiting, before others have their turn."""
-
 # A write through a memoryview or a struct costs a third of one through ctypes, hence their use wherever calls are many.
 _pair = struct.Struct("<II")
 _end = struct.Struct("<QQ8xI")  # trap, error, the i32 that was returned
@@ -62,7 +53,7 @@ _numbers = struct.Struct("<" + "8xI20x" * 7)  # seven values, i32 as their kind 
 _answer = struct.Struct("<B7xq")  # a value of kind i64
 
 
-class CoreInstance:
+class CoreInstance(Suspendable):
     """A running guest on the fast road.
 
     Args:
@@ -75,7 +66,6 @@ class CoreInstance:
     """
 
     __slots__ = (
-        "_asking",
         "_before",
         "_c_block",
         "_cleaned_up",
@@ -83,54 +73,36 @@ class CoreInstance:
         "_entered",
         "_entry",
         "_exports",
-        "_future",
         "_returned",
         "_store",
-        "_used",
         "arguments",
-        "asked",
         "at",
-        "awaited",
         "block",
-        "calls",
         "continuation",
-        "error",
-        "fault",
-        "limits",
         "memory",
         "placing",
         "program",
         "results",
-        "ticks",
     )
 
     def __init__(self, program: CoreProgram, calls: GuestCalls, limits: Limits) -> None:
+        Suspendable.__init__(self, program.road, calls, limits)
         self.program = program
-        self.calls = calls
-        self.limits = limits
-        self.fault: BaseException | None = None  # what stopped the guest from out here
-        self.asked: tuple[Any, Any, int] | None = None
-        self.awaited: Future[Any] | None = None
-        self.error = ""
         self.arguments: tuple[bytes, bytes] = (b"", b"")
         self.placing: Any = None  # what the next block that the guest allocates is for
-        self._asking: Any = None
         self.results: Any = None
-        self._future: int | None = None
         self._entered = ""
         self._entry: tuple[Any, ...] = ()
         self._before = 0
-        self._used = 0.0
         self._exports: dict[str, tuple[bytes, bytes]] = {}
         self._returned = self._cleaned_up = ""  # the last call's export, and that whose clean-up is in its place
         self._c_block = (ctypes.c_ubyte * BLOCK_SIZE)()
         self.block = memoryview(self._c_block).cast("B")
         self.at = at = ctypes.addressof(self._c_block)
         self.continuation = inner.CONTINUATION.pack(*inner.continuation(at + FLAG))
-        road = program.road
+        road = self.road
         self._store: int | None = inner.store_new(road.engine_address, None, None)
         self._context = context = inner.store_context(self._store)
-        self.ticks = road.ticks
         inner.store_limiter(self._store, limits.memory, limits.tables, 2, 16, 1)
         inner.set_epoch_deadline(context, START_TICKS)
         self.memory = LinearMemory(0, 0)
@@ -145,7 +117,7 @@ class CoreInstance:
             raise
 
     def _instantiate(self, program: CoreProgram, context: int, at: int) -> None:
-        road = program.road
+        road = self.road
         inner.check(inner.pre_instantiate(program.adapter, context, at + ADAPTER, at + TRAP), self._take_trap())
         externs = program.externs
         for place, name in program.own_imports:
@@ -154,6 +126,9 @@ class CoreInstance:
             inner.linker_get(program.foreign_linker, context, module, len(module), name, len(name), externs + place)
         if program.foreign_imports:
             inner.give_wasi(context)
+        if road.parked:  # a start function may run for long too
+            road.unpark()
+        road.entries += 1
         road.current, before = self, road.current
         try:
             error = inner.instance_new(context, program.module, externs, program.import_count, at + GUEST, at + TRAP)
@@ -224,101 +199,14 @@ class CoreInstance:
         self._future = inner.call(*self._entry)
         return self._go_on()
 
-    def resume(self) -> Outcome:
-        """Go on after ``WAITING``, when :attr:`awaited` is settled, or after ``YIELDED``.
-
-        Raises:
-            GuestTrap: it trapped, or its CPU time is used up.
-        """
-        awaited, self.awaited = self.awaited, None
-        if awaited is not None:
-            try:
-                value = awaited.get()
-            except TheaterError as error:
-                value = error
-            self._answer(value)
-        return self._go_on()
-
-    def arrived(self, value: Any) -> Outcome:
-        """Go on after ``WAITING`` without a future: with what has arrived, or the error that came instead.
-
-        Raises:
-            GuestTrap: it trapped.
-        """
-        self._answer(value)
-        return self._go_on()
-
-    def _go_on(self) -> Outcome:
-        """Poll the call under way until it has ended, has to wait, or has used up its slice."""
-        road, future = self.program.road, self._future
-        at_once = AT_ONCE
-        while True:
-            if road.parked:
-                road.unpark()
-            road.entries += 1
-            road.current = self
-            began = perf_counter()
-            try:
-                ended = inner.poll(future)
-            finally:
-                road.current = None
-            if ended:
-                return self._ended()
-            asked = self.asked
-            if asked is not None:
-                self.asked = None
-                future_answer = self._ask(asked)
-                if future_answer is not None:
-                    self.awaited = None if future_answer is ARRIVES else future_answer
-                    return Outcome.WAITING
-                at_once -= 1
-                if not at_once:
-                    return Outcome.YIELDED
-                continue
-            if self.fault is not None:
-                self._abandon_call()
-                raise self._fault()
-            ran = perf_counter() - began
-            if ran < SLICE and self.ticks != road.ticks:
-                self.ticks = road.ticks  # it was another guest's time that had run out
-                continue
-            self._used += ran
-            if self._used > self.limits.cpu:
-                self._abandon_call()
-                raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
-            return Outcome.YIELDED
-
-    def _ask(self, asked: tuple[Any, Any, int]) -> Any:
-        """Do what a suspended guest asked for: what it has to wait for, or None if it has its answer."""
-        function, values, _pointer = self._asking = asked
-        try:
-            # No method: what a call that began at once still waits for.
-            value = function.method(self.calls, *values) if function.method is not None else values
-            if value is ARRIVES:
-                return value
-            if value.__class__ is Future:
-                if not value.done:
-                    return value
-                value = value.get()
-        except TheaterError as error:
-            value = error
-        self._answer(value)
-        return None
-
-    def _answer(self, value: Any) -> None:
-        """Put the answer where the suspended guest finds it, and let it go on."""
+    def _put_answer(self, value: Any) -> None:
         function, _values, pointer = self._asking
-        self._used = 0.0
-        try:
-            if isinstance(value, TheaterError):
-                needed = function.lower_error(self, pointer, value)
-            else:
-                needed = function.lower(self, pointer, value)
-        except GuestTrap:
-            self._abandon_call()
-            raise
-        _answer.pack_into(self.results, 0, I64, needed)
+        lower = function.lower_error if isinstance(value, TheaterError) else function.lower
+        _answer.pack_into(self.results, 0, I64, lower(self, pointer, value))
         self.block[FLAG] = 1
+
+    def _memory_size(self) -> int:
+        return self.memory.size
 
     def _ended(self) -> Outcome:
         inner.forget_call(self._future)
@@ -415,24 +303,6 @@ class CoreInstance:
         trap = int.from_bytes(self.block[TRAP : TRAP + 8], "little")
         self.block[TRAP : TRAP + 8] = bytes(8)
         return trap
-
-    def _abandon_call(self) -> None:
-        future, self._future = self._future, None
-        self.asked = self.awaited = None
-        if future is not None:
-            inner.forget_call(future)
-
-    def _fault(self) -> BaseException:
-        fault, self.fault = self.fault, None
-        return fault if fault is not None else GuestTrap("its call ended without a word")
-
-    def _trap_of(self, failed: inner.Failed) -> BaseException:
-        if self.fault is not None:
-            trap = self._fault()
-            if isinstance(trap, GuestTrap):
-                trap.backtrace = backtrace_of(failed.message)
-            return trap
-        return GuestTrap(reason_of(failed.message, self.memory.size, self.limits.memory), backtrace_of(failed.message))
 
 
 def _reference(function: bytes) -> bytes:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import did_you_mean
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.binary import WASI, BinaryError, read_guest
+from theater_tcp.guest.binary import WASI, BinaryError, GuestBinary, read_guest
 from theater_tcp.guest.core_callbacks import CoreRoad
 from theater_tcp.guest.core_program import CoreProgram
 from theater_tcp.guest.interface import GRANTED_BY_NAME
@@ -20,7 +22,7 @@ from theater_tcp.guest.thread_road import MAX_STACK, ThreadProgram, ThreadRoad
 from theater_tcp.guest.ticker import Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from theater_tcp.guest.compile_cache import CompileCache
     from theater_tcp.guest.guest_actor import GuestProgram
@@ -113,7 +115,7 @@ class Engine:
         except BinaryError as error:
             raise InvalidArgument(str(error)) from None
         if found.core is None:
-            raise InvalidArgument(f"it {found.why_not}")
+            return self._by_components(content, found)
         binary, encodings = found.core
         if inner.FAILURE is not None:
             threads = self._by_threads(inner.FAILURE)
@@ -121,6 +123,22 @@ class Engine:
         road = self._by_fibers()
         wasi = road.wasi() if WASI in grants else None
         return CoreProgram(road, self._module(road.engine, binary), encodings, wasi)
+
+    def _by_components(self, content: bytes, found: GuestBinary) -> GuestProgram:
+        """A component of several parts. What runs those is loaded when the first one comes."""
+        check = importlib.import_module("theater_tcp.guest.component_check")
+        failure = inner.FAILURE or check.component_failure()
+        if failure is not None:
+            raise InvalidArgument(f"it {found.why_not}, and {failure}")
+        road = self._by_fibers()
+        kind = importlib.import_module("wasmtime.component").Component
+        component = self._compiled(
+            "component", content, partial(kind, road.engine), partial(kind.deserialize, road.engine)
+        )
+        program: GuestProgram = importlib.import_module("theater_tcp.guest.component_program").ComponentProgram(
+            road, component, found.imports, found.memories
+        )
+        return program
 
     def _by_fibers(self) -> CoreRoad:
         if self._road is None:
@@ -138,19 +156,25 @@ class Engine:
         return self._threads
 
     def _module(self, engine: wasmtime.Engine, binary: bytes) -> wasmtime.Module:
-        """A compiled module, from the cache if it is there."""
         road = "fibers" if inner.FAILURE is None else "threads"
-        key = f"{hashlib.sha256(binary).hexdigest()} wasmtime {inner.VERSION} {road} stack={self._stack}"
+        module: wasmtime.Module = self._compiled(
+            road, binary, partial(wasmtime.Module, engine), partial(wasmtime.Module.deserialize, engine)
+        )
+        return module
+
+    def _compiled(self, what: str, binary: bytes, make: Callable[[bytes], Any], take: Callable[[bytes], Any]) -> Any:
+        """Something compiled, from the cache if it is there."""
+        key = f"{hashlib.sha256(binary).hexdigest()} wasmtime {inner.VERSION} {what} stack={self._stack}"
         known = self._cache.get(key) if self._cache is not None else None
         if known is not None:
             try:
-                return wasmtime.Module.deserialize(engine, known)
+                return take(known)
             except wasmtime.WasmtimeError as error:  # made for another processor, as where a home is shared
                 logger.info("a compiled guest is of no use here: %s", " ".join(str(error).split()))
         try:
-            module = wasmtime.Module(engine, binary)
+            made = make(binary)
         except wasmtime.WasmtimeError as error:
             raise InvalidArgument(f"can't be compiled: {' '.join(str(error).split())}") from None
         if self._cache is not None:
-            self._cache.put(key, bytes(module.serialize()))
-        return module
+            self._cache.put(key, bytes(made.serialize()))
+        return made

@@ -77,6 +77,7 @@ class Suspendable:
         """
         awaited, self.awaited = self.awaited, None
         if awaited is not None:
+            self._used = 0.0
             try:
                 value = awaited.get()
             except TheaterError as error:
@@ -90,6 +91,7 @@ class Suspendable:
         Raises:
             GuestTrap: it trapped.
         """
+        self._used = 0.0
         self._answer(value)
         return self._go_on()
 
@@ -132,6 +134,7 @@ class Suspendable:
                 if awaited is not None:
                     self.awaited = None if awaited is ARRIVES else awaited
                     return Outcome.WAITING
+                self._account(perf_counter() - began)
                 at_once -= 1
                 if not at_once:
                     return Outcome.YIELDED
@@ -140,14 +143,18 @@ class Suspendable:
                 self._abandon_call()
                 raise self._fault()
             ran = perf_counter() - began
+            self._account(ran)
             if ran < SLICE and self.ticks != road.ticks:
                 self.ticks = road.ticks  # it was another guest's time that had run out
                 continue
-            self._used += ran
-            if self._used > self.limits.cpu:
-                self._abandon_call()
-                raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
             return Outcome.YIELDED
+
+    def _account(self, ran: float) -> None:
+        """Add to the time that the guest took since it waited last; what it asked for and had at once counts too."""
+        self._used += ran
+        if self._used > self.limits.cpu:
+            self._abandon_call()
+            raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
 
     def _ask(self, asked: tuple[Any, Any, int]) -> Future[Any] | None:
         """Do what a suspended guest asked for: a future if it has to wait for that, else it has its answer."""
@@ -165,7 +172,8 @@ class Suspendable:
         return None
 
     def _answer(self, value: Any) -> None:
-        self._used = 0.0
+        if not isinstance(value, TheaterError):  # to be refused again and again is no waiting
+            self._used = 0.0
         try:
             self._put_answer(value)
         except GuestTrap:

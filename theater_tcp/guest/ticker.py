@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.core_road import SLICE
+from theater_tcp.guest.suspendable import SLICE
 
 if TYPE_CHECKING:
     from theater_tcp.guest.core_callbacks import CoreRoad
