@@ -9,6 +9,7 @@ apart.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ RECORD_TYPES = {20: "change cipher spec", ALERT: "alert", HANDSHAKE: "handshake"
 
 
 def client_context(
-    ca: str | None, *, version: ssl.TLSVersion | None = None, files: CertificateFiles | None = None
+    ca: str | None,
+    *,
+    version: ssl.TLSVersion | None = None,
+    files: CertificateFiles | None = None,
+    alpn: Sequence[str] = (),
 ) -> ssl.SSLContext:
     """What a client trusts and shows.
 
@@ -32,8 +37,11 @@ def client_context(
         ca: the file of the CA that it trusts; None to take any certificate.
         version: the only version that it speaks; None for all that Python does.
         files: its own certificate.
+        alpn: the protocols that it offers.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     if ca is None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

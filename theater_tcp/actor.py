@@ -81,6 +81,9 @@ class LoopActorRef(pykka.ActorRef[A], Generic[A]):
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask the actor to stop. See :meth:`pykka.ActorRef.stop`."""
         asked = cast("Future[None]", self.ask(pykka_internals.STOP, block=False))
+        actor: Any = self._actor_weakref()
+        if actor is not None and actor.actor_stop_interrupts:
+            actor.actor_inbox.loop.call_soon(actor.actor_interrupt)
         answer: Future[bool] = Future()
 
         def settle(_: Future[None]) -> None:
@@ -140,6 +143,8 @@ class LoopActor(pykka.Actor):
     # In slots, since every actor has them and the machinery reads them; a subclass has its own fields as ever.
     __slots__ = ("_actor_ref", "actor_inbox", "actor_stopped")
 
+    actor_stop_interrupts = False
+    """Whether a stop ends the handler that waits, which it else waits for."""
     _actor_task: Task | None = None  # the handler that waits
     _actor_begun = False
     _actor_started: Future[pykka.ActorRef[Any]] | None = None

@@ -37,8 +37,9 @@ from theater_tcp import __version__, certs_command
 from theater_tcp.cli_output import Output, configure_logging, fields_of
 from theater_tcp.errors import InvalidArgument, TheaterError
 from theater_tcp.fields import from_text
+from theater_tcp.guest import guests_of
 from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
-from theater_tcp.runtime import Theater, guests_of
+from theater_tcp.runtime import Theater
 from theater_tcp.settings import Settings
 
 __all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_WRONG", "app", "main"]
@@ -328,6 +329,7 @@ def _spawn(theater: Theater, settings: Settings, manifest: Manifest) -> pykka.Ac
             per_connection=guest.per_connection,
             pool=guest.pool,
             recycle_after=guest.recycle_after,
+            permissions=manifest.permissions,
             settings=settings,
         )
     assert manifest.actor_class is not None  # a manifest has the one or the other

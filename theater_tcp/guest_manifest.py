@@ -23,8 +23,8 @@ import msgspec
 from msgspec import Meta
 
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Count, Flag
-from theater_tcp.guest.binary import BinaryError, read_guest
+from theater_tcp.fields import Count, Flag, did_you_mean
+from theater_tcp.guest.binary import GRANTS, BinaryError, read_guest
 from theater_tcp.guest_settings import Limits, as_config, read_guest_file
 from theater_tcp.manifest_document import ManifestDocument
 
@@ -90,6 +90,8 @@ def guest_plan(
                 reading.problem(key, "is for a guest with per_connection: true")
     elif "recycle_after" in top and not top.get("pool"):
         reading.problem("recycle_after", "is for a guest with a pool")
+    for grant in sorted(set(grants) - GRANTS):
+        reading.problem("grants", f"{grant!r} is unknown{did_you_mean(grant, sorted(GRANTS))}")
     config, found = b"", None
     try:
         config = as_config(top.get("init"))

@@ -27,7 +27,7 @@ from theater_tcp.address_patterns import (
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import Checked, Flag
 
-__all__ = ["Permissions"]
+__all__ = ["NO_PERMISSIONS", "Permissions"]
 
 Patterns = Annotated[tuple[str, ...], Meta(description="a list of address patterns")]
 
@@ -124,3 +124,7 @@ def _has_address(pattern: Pattern, ip: IpAddress | None, port: int) -> bool:
 
 def _has_port(ports: Ports, port: int) -> bool:
     return ports.first <= port <= ports.last
+
+
+NO_PERMISSIONS = Permissions()
+"""What lets nothing through."""

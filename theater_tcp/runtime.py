@@ -7,7 +7,6 @@ reset, and its owner hears ``shutdown``. Then the actors are stopped, the last o
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 from functools import partial
@@ -27,11 +26,13 @@ from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.future import Future, refuse_to_block
+from theater_tcp.guest import guests_of
 from theater_tcp.guest_settings import Limits, as_config
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
 from theater_tcp.opening import open_listener
 from theater_tcp.ownership import own_settings
+from theater_tcp.permissions import NO_PERMISSIONS, Permissions
 from theater_tcp.settings import Settings
 from theater_tcp.tcp import ListenerHandle
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from theater_tcp.guest.guest_actor import GuestProgram
     from theater_tcp.guest.guests import Guests
 
-__all__ = ["ListenerInfo", "Theater", "guests_of"]
+__all__ = ["ListenerInfo", "Theater"]
 
 logger = logging.getLogger("theater_tcp.runtime")
 
@@ -257,6 +258,7 @@ class Theater:
         per_connection: bool = False,
         pool: int = 0,
         recycle_after: int = 100,
+        permissions: Permissions | None = NO_PERMISSIONS,
         settings: Settings | None = None,
     ) -> pykka.ActorRef[Any]:
         """Start a WebAssembly guest; returns when its ``init`` has.
@@ -270,7 +272,9 @@ class Theater:
             per_connection: a new guest for each connection, instead of one for all.
             pool: with ``per_connection``, how many guests are kept warm.
             recycle_after: with ``pool``, connections that a guest serves before it is replaced.
-            settings: its options and permissions, see :meth:`spawn_with`; without, it is trusted with every address.
+            permissions: what it may connect to and listen at by itself: nothing, where nothing is said; None is
+                everything.
+            settings: its options, see :meth:`spawn_with`; the runtime's when absent.
 
         Returns:
             the reference of the actor that takes connections for the guest.
@@ -284,7 +288,8 @@ class Theater:
         actor_class, arguments = guests.actor_for(
             name, program, as_config(config), limits or Limits(), per_connection, pool, recycle_after
         )
-        ref = self.spawn_with(settings or self.settings, actor_class, *arguments)
+        own = (settings or self.settings).replaced(permissions=permissions)
+        ref = self.spawn_with(own, actor_class, *arguments)
         self.ownership.name(name, ref.actor_urn)
         return ref
 
@@ -428,12 +433,6 @@ class Theater:
         with self._lock:
             own = {*self._with_threads, *(owner.actor.actor_ref for owner in self.ownership.owners())}
             return [ref for ref in pykka_internals.registry() if ref in own or loop_of(ref) is self.loop]
-
-
-def guests_of(name: str, settings: Settings) -> Guests:
-    """What a runtime has for guests. With this wasmtime is loaded, which is for those only who have some."""
-    guests: Guests = importlib.import_module("theater_tcp.guest.guests").Guests(name, settings)
-    return guests
 
 
 def _info(listener: Any) -> ListenerInfo:

@@ -285,7 +285,7 @@ class GuestOwner(Owner):
             door.settimeout(TIMEOUT)
             address = f"127.0.0.1:{door.getsockname()[1]}"
             config = b"c" + bytes((mask,)) + strings.encode(address)
-            self.ref = stage.theater.spawn_guest(config=config, **spawn)
+            self.ref = stage.theater.spawn_guest(config=config, **{"permissions": None, **spawn})
             sock, _ = door.accept()
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -545,7 +545,7 @@ class GuestStage(Stage):
     def spawn(self, road: str, content: bytes, config: bytes = b"", limits: Limits | None = None, **more: Any) -> Any:
         """Start a guest that is no puppet."""
         program = roads.load(self.theater, road, content)
-        return self.theater.spawn_guest(program, config, limits=limits, **more)
+        return self.theater.spawn_guest(program, config, limits=limits, **{"permissions": None, **more})
 
     def guest_errors(self) -> list[str]:
         """What was logged of guests as errors."""

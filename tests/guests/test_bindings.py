@@ -87,7 +87,7 @@ class Stage:
         self.tellers: list[Teller] = []
 
     def spawn(self, config: str = "a config", **options: Any) -> pykka.ActorRef[Any]:
-        return self.theater.spawn_guest(probe(self.language), config, grants=["clock"], **options)
+        return self.theater.spawn_guest(probe(self.language), config, grants=["clock"], permissions=None, **options)
 
     def connect(self, address: str = "") -> Teller:
         teller = Teller(dial(address or self.address))

@@ -312,7 +312,8 @@ def test_types_are_spelled_out() -> None:
     assert found == (
         "imports theater:simple/runtime#log with the type"
         " func(r: record { a: enum { one, two }, b: tuple<u8, s16, f32> },"
-        " v: option<variant { none, some(list<char>) }>, f: flags { x, y }, t: own<resource>, u: borrow<resource>) -> result<result<s64>, result>"
+        " v: option<variant { none, some(list<char>) }>, f: flags { x, y }, t: own<resource>,"
+        " u: borrow<resource>) -> result<result<s64>, result>"
         " and should have func(level: enum { debug, info, warning, error }, message: string)"
     )
 

@@ -37,9 +37,7 @@ REST: dict[str, tuple[Any, ...]] = {
 
 OF_LISTENERS = ("tcp#accept", "tcp#close-listener", "tcp-ext#listener-address")
 OF_CONNECTIONS = tuple(
-    name
-    for name in IMPORTS
-    if name.startswith("tcp") and name not in {*OF_LISTENERS, "tcp#connect", "tcp#listen"}
+    name for name in IMPORTS if name.startswith("tcp") and name not in {*OF_LISTENERS, "tcp#connect", "tcp#listen"}
 )
 
 
@@ -137,7 +135,7 @@ def test_listen_at_an_address_in_use_is_told(stage: GuestStage, road: str) -> No
 
 def test_what_the_permissions_do_not_allow_is_denied_and_counted(stage: GuestStage, road: str) -> None:
     permissions = Permissions(enabled=True, allowlist=("127.0.0.1:*",), listen=("127.0.0.1:0",))
-    guest = stage.guest(road, settings=stage_settings(permissions=permissions))
+    guest = stage.guest(road, permissions=permissions)
     for address in ("192.0.2.1:25", "[::1]:25", "unix:/tmp/socket", "169.254.169.254:80"):
         assert guest.refused("tcp#connect", address).startswith("denied: ")
     for address in ("0.0.0.0:0", "127.0.0.1:7", "unix:/tmp/socket"):
@@ -422,9 +420,7 @@ def test_a_guest_upgrades_as_the_client_and_sees_the_servers_certificate(
         assert info.server_name == "localhost"
 
 
-def test_without_certificates_an_upgrade_is_not_configured_and_plaintext_goes_on(
-    stage: GuestStage, road: str
-) -> None:
+def test_without_certificates_an_upgrade_is_not_configured_and_plaintext_goes_on(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
     connection, peer = pair(stage, guest)
     assert guest.refused("tcp#upgrade-to-tls-server", connection).startswith("tls-not-configured")
@@ -492,7 +488,16 @@ def test_a_line_of_the_log_can_not_be_forged_or_made_endless(
 ) -> None:
     caplog.set_level(logging.DEBUG, "theater_tcp.guest")
     guest = stage.guest(road, name="talker")
-    for message in ("a\nb", "a\r\x1b[2J", "\0\x7f\x9b", "\u202e\u2028", "%s %d %(x)s {}", "x" * 100_000, "ü" * 50_000, ""):
+    for message in (
+        "a\nb",
+        "a\r\x1b[2J",
+        "\0\x7f\x9b",
+        "\u202e\u2028",
+        "%s %d %(x)s {}",
+        "x" * 100_000,
+        "ü" * 50_000,
+        "",
+    ):
         caplog.clear()
         guest.calls("runtime#log", 1, message)
         [record] = caplog.records

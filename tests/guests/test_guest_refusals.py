@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.guests.process import descriptors, maps, resident
 from tests.guests.puppets import Gone, GuestOwner, GuestStage
 from tests.guests.wat_guests import (
     ACTOR,
@@ -88,12 +89,18 @@ TWO = "(param i32 i32) (result i32)"
 
 REFUSED: dict[str, tuple[str, str]] = {
     # the module, and what has to be named
-    "wasi": ('(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))' + WHOLE, "wasi"),
+    "wasi": (
+        '(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))' + WHOLE,
+        "wasi",
+    ),
     "env": ('(import "env" "puts" (func))' + WHOLE, "env"),
     "a function that there is not": ('(import "theater:simple/tcp" "steal" (func))' + WHOLE, "steal"),
     "an interface that there is not": ('(import "theater:simple/files" "open" (func))' + WHOLE, "theater:simple/files"),
     "another version": ('(import "theater:simple/tcp@9.0.0" "close" (func))' + WHOLE, "theater:simple/tcp@9.0.0"),
-    "the host's own module": ('(import "theater:host" "place" (func (param i32) (result i64)))' + WHOLE, "theater:host"),
+    "the host's own module": (
+        '(import "theater:host" "place" (func (param i32) (result i64)))' + WHOLE,
+        "theater:host",
+    ),
     "the clock": ('(import "theater:simple/clock" "now" (func (result i64)))' + WHOLE, "clock"),
     "an import of a wrong type": ('(import "theater:simple/tcp" "close" (func (param i32)))' + WHOLE, "close"),
     "an import that is no function": ('(import "theater:simple/tcp" "close" (global i32))' + WHOLE, "close"),
@@ -194,7 +201,7 @@ def test_a_guest_that_breaks_a_rule_in_init_does_not_start_and_the_reason_is_one
     stage: GuestStage, road: str, case: str
 ) -> None:
     with pytest.raises((CallbackFailed, LimitReached)) as caught:
-        stage.theater.spawn_guest(stage.program(road), script(*BAD_CALLS[case]))
+        stage.theater.spawn_guest(stage.program(road), script(*BAD_CALLS[case]), permissions=None)
     text = str(caught.value)
     assert "init" in text
     assert text.isprintable()
@@ -207,9 +214,13 @@ def test_a_guest_that_breaks_a_rule_in_init_does_not_start_and_the_reason_is_one
 
 def test_an_error_of_init_is_what_the_spawner_hears_and_no_trap(stage: GuestStage, road: str) -> None:
     with pytest.raises(CallbackFailed, match="^callback: init: no room today$"):
-        stage.theater.spawn_guest(stage.program(road), script(struct.pack("<cI", b"E", 13) + b"no room today"))
+        stage.theater.spawn_guest(
+            stage.program(road), script(struct.pack("<cI", b"E", 13) + b"no room today"), permissions=None
+        )
     with pytest.raises(CallbackFailed) as caught:
-        stage.theater.spawn_guest(stage.program(road), script(struct.pack("<cI", b"E", 5000) + b"\n\x1b[1mlong!" * 500))
+        stage.theater.spawn_guest(
+            stage.program(road), script(struct.pack("<cI", b"E", 5000) + b"\n\x1b[1mlong!" * 500), permissions=None
+        )
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 5000
     assert stage.theater.metrics().guest_traps == 0
@@ -351,24 +362,7 @@ def test_a_suspended_guest_that_is_stopped_in_the_middle_of_its_call_leaves_noth
 # -- ten thousand in a row ------------------------------------------------------------------------------------------
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def maps() -> int:
-    """Memory maps of this process."""
-    return Path("/proc/self/maps").read_text().count("\n")
-
-
-def descriptors() -> int:
-    """Open descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def test_ten_thousand_guests_that_are_refused_in_a_row_leave_nothing_behind(
-    stage: GuestStage, quiet: None
-) -> None:
+def test_ten_thousand_guests_that_are_refused_in_a_row_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
     program = stage.program("core")
     large = stage.load("core", guest(memory='(memory (export "memory") 32)'))
     configs = [script(*frames) for frames in BAD_CALLS.values()]

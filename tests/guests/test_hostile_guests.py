@@ -76,14 +76,12 @@ HARMLESS: dict[str, tuple[int, int]] = {
 @pytest.mark.parametrize("case", CELLS)
 @pytest.mark.parametrize("call", ["runtime#self", "tcp#connect", "tcp#close", "tcp#receive"])
 @pytest.mark.usefixtures("canary")
-def test_a_hostile_cabi_realloc_for_a_result_ends_the_guest(
-    stage: GuestStage, road: str, case: str, call: str
-) -> None:
+def test_a_hostile_cabi_realloc_for_a_result_ends_the_guest(stage: GuestStage, road: str, case: str, call: str) -> None:
     mode, value = CELLS[case]
     words = (RET,) if call == "runtime#self" else (USER, 3, *((7,) if call == "tcp#receive" else ()), RET)
     config = script(word(Word.REALLOC_VALUE, value), word(Word.REALLOC, mode), call_frame(call, *words))
     with pytest.raises(TheaterError, match="init") as caught:
-        stage.theater.spawn_guest(stage.program(road), config, limits=Limits(cpu=0.1))
+        stage.theater.spawn_guest(stage.program(road), config, limits=Limits(cpu=0.1), permissions=None)
     assert isinstance(caught.value, (CallbackFailed, LimitReached))
     assert stage.theater.metrics().guest_traps == 1
 
@@ -95,7 +93,9 @@ def test_an_odd_cabi_realloc_harms_nobody_but_its_guest(stage: GuestStage, road:
     for call, words in (("runtime#self", (RET,)), ("tcp#close", (USER, 3, RET)), ("tcp#receive", (USER, 3, 7, RET))):
         config = script(word(Word.REALLOC_VALUE, value), word(Word.REALLOC, mode), call_frame(call, *words))
         try:
-            stage.theater.spawn_guest(stage.program(road), config, limits=Limits(cpu=0.1, memory=1 << 20))
+            stage.theater.spawn_guest(
+                stage.program(road), config, limits=Limits(cpu=0.1, memory=1 << 20), permissions=None
+            )
         except (CallbackFailed, LimitReached) as error:
             assert str(error).isprintable()
 
@@ -113,7 +113,7 @@ def test_a_hostile_cabi_realloc_for_arguments_ends_the_guest(
 
     def turn_hostile(_actor: Any) -> None:
         victim.set_word(Word.REALLOC_VALUE, value)
-        victim.set_word(Word.REALLOC_SKIP, skip + 4)  # a frame, its answer, and "return" come before
+        victim.set_word(Word.REALLOC_SKIP, skip + 2)  # the next frame and the one that lets it return come before
         victim.set_word(Word.REALLOC, mode)
 
     try:
@@ -260,6 +260,6 @@ def test_the_words_for_hostile_calls_are_never_taken_for_others(stage: GuestStag
         call_frame("runtime#self", RET),
     )
     with pytest.raises(CallbackFailed):
-        stage.theater.spawn_guest(stage.program(road), config)
+        stage.theater.spawn_guest(stage.program(road), config, permissions=None)
     other.call(connection.send, b"only this")
     assert receive_exactly(peer, 9) == b"only this"

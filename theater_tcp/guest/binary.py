@@ -17,10 +17,13 @@ from theater_tcp.guest.interface import ALWAYS_GRANTED, EXPORTS, GRANTED_BY_NAME
 from theater_tcp.guest.wasm_reader import BinaryError, Reader, shown
 from theater_tcp.guest.wit_types import Function
 
-__all__ = ["WASI", "WASI_MODULE", "BinaryError", "GuestBinary", "kind", "read_guest"]
+__all__ = ["GRANTS", "WASI", "WASI_MODULE", "BinaryError", "GuestBinary", "kind", "read_guest"]
 
 WASI = "wasi"
 """The grant of what a runtime of a language wants: clocks and randomness."""
+
+GRANTS = frozenset({WASI, *GRANTED_BY_NAME})
+"""What a manifest may grant."""
 
 WASI_MODULE = "wasi_snapshot_preview1"
 """The module name of that for core modules."""

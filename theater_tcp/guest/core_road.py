@@ -126,9 +126,9 @@ class CoreInstance(Suspendable):
             inner.linker_get(program.foreign_linker, context, module, len(module), name, len(name), externs + place)
         if program.foreign_imports:
             inner.give_wasi(context)
+        road.entries += 1
         if road.parked:  # a start function may run for long too
             road.unpark()
-        road.entries += 1
         road.current, before = self, road.current
         try:
             error = inner.instance_new(context, program.module, externs, program.import_count, at + GUEST, at + TRAP)

@@ -14,10 +14,9 @@ import wasmtime
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import did_you_mean
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.binary import WASI, BinaryError, GuestBinary, read_guest
+from theater_tcp.guest.binary import GRANTS, WASI, BinaryError, GuestBinary, read_guest
 from theater_tcp.guest.core_callbacks import CoreRoad
 from theater_tcp.guest.core_program import CoreProgram
-from theater_tcp.guest.interface import GRANTED_BY_NAME
 from theater_tcp.guest.thread_road import MAX_STACK, ThreadProgram, ThreadRoad
 from theater_tcp.guest.ticker import Ticker
 
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 logger = logging.getLogger("theater_tcp.guest")
-
-GRANTS = frozenset({WASI, *GRANTED_BY_NAME})
-"""What a manifest may grant."""
 
 HOST_STACK = 512 << 10
 """Bytes of a fiber's stack for what the host does in a guest's call, above the guest's own part."""
@@ -48,6 +44,8 @@ def engine_config(stack: int) -> wasmtime.Config:
     config.epoch_interruption = True
     config.wasm_threads = False  # a shared memory is bounded by no limit
     config.wasm_memory64 = False
+    config.wasm_gc = False  # what it collects is bounded by no limit of ours, nor is what is thrown
+    config.wasm_exceptions = False
     config.max_wasm_stack = stack
     return config
 

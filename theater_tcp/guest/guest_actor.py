@@ -133,6 +133,8 @@ class GuestActor(TcpActor):
         keeper: told when the guest's connections have all ended; None for a guest that lives on.
     """
 
+    actor_stop_interrupts = True  # somebody else's code may wait for ever
+
     def __init__(
         self, name: str, program: GuestProgram, config: bytes, limits: Limits, keeper: Keeper | None = None
     ) -> None:

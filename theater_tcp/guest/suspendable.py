@@ -116,9 +116,9 @@ class Suspendable:
         road, future = self.road, self._future
         at_once = AT_ONCE
         while True:
+            road.entries += 1  # before the look at `parked`, as the ticker looks at them the other way round
             if road.parked:
                 road.unpark()
-            road.entries += 1
             road.current = self
             began = perf_counter()
             try:

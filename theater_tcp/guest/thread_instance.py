@@ -340,7 +340,8 @@ class ThreadInstance:
         spent = self._rest()
         self._tell(_Asked(host.method, arguments))
         value, waited = self._next_order()
-        self._compute(0.0 if waited or function.full_name in BLOCKING else spent)
+        served = function.full_name in BLOCKING and not isinstance(value, TheaterError)
+        self._compute(0.0 if waited or served else spent)  # to be refused again and again is no waiting
         if function.result is None:
             return 0
         lowered = self._lowered(host, value)

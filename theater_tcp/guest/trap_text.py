@@ -18,7 +18,11 @@ def reason_of(message: str, size: int, limit: int) -> str:
     said = said.removeprefix("0: ").removeprefix("1: ").removeprefix("wasm trap: ")
     if "memory minimum size" in said or ("memory" in said and "exceeds" in said):
         return f"limit: memory: it needs more than {limit} bytes"
-    if "table minimum size" in said:
+    if said == "interrupt":
+        return "limit: cpu: its start function ran for longer than it may"
+    if "memory count too high" in said:
+        return f"limit: memory: {said}"
+    if "table minimum size" in said or "table count too high" in said:
         return f"limit: tables: {said}"
     if size and "unreachable" in said:  # what most languages do when they get no more memory
         said = f"{said} (with {size} of {limit} bytes of memory)"

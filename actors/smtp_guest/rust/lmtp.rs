@@ -9,8 +9,9 @@
 //! the message. Where some have it and some not, the client is told to come again (or that it can't be, where nothing
 //! would change), and those who have it may get it twice: a message may come twice, it may not be lost.
 //!
-//! The connection stays for the client's next message. Where the store has closed it meanwhile it is opened anew, once,
-//! as long as no recipient was accepted. It ends with the client.
+//! The connection stays for the next message, of this client or of the guest's next one. Where the store has closed it
+//! meanwhile, it is opened anew, once, at the first recipient of a message: nothing that a second attempt could double has
+//! been said by then.
 
 use crate::replies;
 use crate::settings::Settings;
@@ -54,6 +55,8 @@ pub struct Lmtp<'a, N: Network> {
     settings: &'a Settings,
     phase: Phase,
     needs_reset: bool,
+    /// The last message was taken, and nothing has been asked since.
+    is_settled: bool,
     takes_8bit: bool,
     takes_utf8: bool,
     takes_chunks: bool,
@@ -75,6 +78,7 @@ impl<'a, N: Network> Lmtp<'a, N> {
             settings,
             phase: Phase::Off,
             needs_reset: false,
+            is_settled: false,
             takes_8bit: false,
             takes_utf8: false,
             takes_chunks: false,
@@ -86,16 +90,18 @@ impl<'a, N: Network> Lmtp<'a, N> {
         }
     }
 
-    /// The client has gone: the connection ends, politely where nothing is under way.
-    pub fn leave(&mut self) {
+    /// The client has gone. The connection stays for the next client where `stays` allows it and this one's last message
+    /// was taken. Else it ends, politely where nothing is under way: what this client asked for in vain counts for it at
+    /// the store, and is not to count against another.
+    pub fn leave(&mut self, stays: bool) {
         self.abandon();
-        if self.phase == Phase::Ready {
+        self.messages = 0;
+        if self.phase == Phase::Ready && !(stays && self.is_settled) {
             // Its answer makes no difference, so it is not waited for.
             let _ = self.network.send(b"QUIT\r\n");
             self.network.close();
+            self.phase = Phase::Off;
         }
-        self.phase = Phase::Off;
-        self.messages = 0;
     }
 
     fn connect(&mut self) -> Result<(), String> {
@@ -119,6 +125,7 @@ impl<'a, N: Network> Lmtp<'a, N> {
 
     /// Offer a recipient over a connection that is there.
     fn ask(&mut self, sender: &Sender, recipient: &str) -> Result<Reply, String> {
+        self.is_settled = false;
         let mut commands = String::new();
         let is_first = self.phase == Phase::Ready;
         if is_first {
@@ -316,6 +323,7 @@ impl<N: Network> Store for Lmtp<'_, N> {
             Ok(()) => match self.outcome() {
                 Ok(reply) => {
                     self.phase = Phase::Ready;
+                    self.is_settled = reply[0] == b'2' && self.input.is_empty();
                     reply
                 }
                 // The store may have it nevertheless; but a message that comes twice is better than one that is lost

@@ -222,7 +222,7 @@ def start_guest(
     store = theater.spawn(LmtpStore, **stored)
     address = theater.listen_for(store, f"unix:{folder}/lmtp.sock", server_tls=None).address
     guest = theater.load_guest(the_guest(), ["clock"])
-    server = theater.spawn_guest(guest, {**init, "store": address}, name="smtp", per_connection=True)
+    server = theater.spawn_guest(guest, {**init, "store": address}, name="smtp", per_connection=True, permissions=None)
     implicit = ""
     for address in listen:
         assert tls is not None

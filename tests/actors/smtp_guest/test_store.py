@@ -51,7 +51,14 @@ def fronting(store: str, settings: Settings | None = None, **init: Any) -> Itera
     with Theater(Settings(options=Options(half_open=True))) as theater:
         program = theater.load_guest(the_guest(), ["clock"])
         config = {"hostname": "mx.example.org", "store": store, **init}
-        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, settings=settings)
+        guest = theater.spawn_guest(
+            program,
+            config,
+            name="smtp",
+            per_connection=True,
+            settings=settings,
+            permissions=settings.permissions if settings else None,
+        )
         yield Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
 
 
@@ -249,6 +256,7 @@ def test_a_guest_that_runs_out_of_memory_ends_one_connection_and_no_other(caplog
             {"hostname": "mx.example.org", "store": store.address, "spool_size": 1 << 29},
             name="smtp",
             per_connection=True,
+            permissions=None,
             limits=Limits(memory=2 << 20),
         )
         front = Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
@@ -293,7 +301,7 @@ def test_a_guest_serves_one_client_after_the_other_and_takes_nothing_over() -> N
     with scripted((OK, OK), (OK, OK)) as store, Theater() as theater:
         program = theater.load_guest(the_guest(), ["clock"])
         config = {"hostname": "mx.example.org", "store": store.address}
-        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, pool=1)
+        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, pool=1, permissions=None)
         front = Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
         for _ in range(2):
             with front.dial() as client:

@@ -1,0 +1,445 @@
+"""How guests begin and end: one for each connection, a pool of them, one for all; and the runtime's own end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pykka
+import pytest
+
+from tests.guests import roads
+from tests.guests.process import descriptors, environment, maps, resident
+from tests.guests.puppets import Gone, GuestStage, stage_settings
+from tests.guests.wat_guests import CLIENT, guest
+from tests.in_time import in_time
+from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
+from theater_tcp import Theater
+from theater_tcp.errors import CallbackFailed, InvalidArgument, TheaterError
+from theater_tcp.guest_settings import Limits
+
+SERVICE = guest(
+    imports=["tcp#set-active", "tcp#send", "tcp#receive", "tcp#close", "tcp-ext#set-framing", "runtime#shutdown"],
+    more="""
+  (data (i32.const 0x300) "active")
+  (data (i32.const 0x310) "passive")
+  (data (i32.const 0x320) "line")
+  (global $heap (mut i32) (i32.const 0x1000))
+  (func $mode (param i32 i32 i32 i32)
+    (call $tcp#set-active (local.get 0) (local.get 1) (local.get 2) (local.get 3) (i32.const 0x200)))
+  (func $said (param i32 i32 i32) (result i32)
+    (i32.eq (i32.load8_u (local.get 2)) (local.get 0)))""",
+    allocate="""
+    (global.set $heap (i32.add (global.get $heap) (i32.add (local.get 3) (i32.const 8))))
+    (i32.and (i32.sub (global.get $heap) (i32.add (local.get 3) (i32.const 4))) (i32.const -4))""",
+    exports=f"""
+  (func (export "{CLIENT}#handle-connection-transfer") (param i32 i32) (result i32)
+    (global.set $heap (i32.const 0x1000))
+    (call $tcp-ext#set-framing (local.get 0) (local.get 1) (i32.const 0x320) (i32.const 4) (i32.const 0)
+      (i32.const 0x200))
+    (call $mode (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 6))
+    (i32.const 0x100))
+  (func (export "{CLIENT}#on-data") (param $id i32) (param $n i32) (param $data i32) (param $size i32) (result i32)
+    (local $what i32)
+    (local.set $what (i32.load8_u (local.get $data)))
+    (i32.store8 (i32.const 0x400) (i32.add (i32.load8_u (i32.const 0x400)) (i32.const 1)))
+    (if (i32.eq (local.get $what) (i32.const 99)) (then (; c: how many lines it has heard in its life ;)
+      (call $tcp#send (local.get $id) (local.get $n) (i32.const 0x400) (i32.const 1) (i32.const 0x200))))
+    (if (i32.eq (local.get $what) (i32.const 116)) (then unreachable)) (; t: trap ;)
+    (if (i32.eq (local.get $what) (i32.const 108)) (then (loop $again (br $again)))) (; l: loop ;)
+    (if (i32.eq (local.get $what) (i32.const 115)) (then (call $runtime#shutdown))) (; s: shut down ;)
+    (if (i32.eq (local.get $what) (i32.const 120)) (then (; x: close ;)
+      (call $tcp#close (local.get $id) (local.get $n) (i32.const 0x200))))
+    (if (i32.eq (local.get $what) (i32.const 119)) (then (; w: wait for the next line, and send it back ;)
+      (call $mode (local.get $id) (local.get $n) (i32.const 0x310) (i32.const 7))
+      (call $tcp#receive (local.get $id) (local.get $n) (i32.const 100) (i32.const 0x200))
+      (if (i32.eqz (i32.load8_u (i32.const 0x200))) (then
+        (call $tcp#send (local.get $id) (local.get $n)
+          (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 0x200))))
+      (call $mode (local.get $id) (local.get $n) (i32.const 0x300) (i32.const 6))))
+    (global.set $heap (i32.const 0x1000))
+    (i32.const 0x100))""",
+)
+"""Does what a line of its peer says."""
+
+
+def serve(stage: GuestStage, road: str, **options: Any) -> str:
+    """Start the service; returns its address."""
+    server = stage.spawn(road, SERVICE, **{"per_connection": True, **options})
+    return stage.theater.listen_for(server, "127.0.0.1:0").address
+
+
+def ask(peer: socket.socket, line: bytes = b"c\n") -> bytes:
+    """One line to the service, and the byte that it answers."""
+    peer.sendall(line)
+    return receive_exactly(peer, 1)
+
+
+def leave(stage: GuestStage, peer: socket.socket) -> None:
+    """Hang up, and wait until the runtime has noticed."""
+    connections = stage.theater.metrics().connections
+    peer.close()
+    stage.until(lambda: stage.theater.metrics().connections < connections)
+    stage.pass_turns()
+
+
+def living() -> int:
+    return sum(ref.actor_class.__name__ == "GuestActor" for ref in pykka.ActorRegistry.get_all())
+
+
+# -- one for each connection ----------------------------------------------------------------------------------------
+
+
+def test_with_per_connection_each_connection_has_a_memory_of_its_own(stage: GuestStage, road: str) -> None:
+    address = serve(stage, road)
+    peers = [stage.dial(address) for _ in range(5)]
+    for turn in range(1, 4):
+        for peer in peers:
+            assert ask(peer) == bytes((turn,))
+    for peer in peers:
+        leave(stage, peer)
+    assert ask(stage.dial(address)) == b"\1"
+
+
+def test_with_per_connection_a_guest_ends_with_its_connection_whoever_ends_it(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road)
+    assert living() == 0
+    for line in (b"", b"x\n", b"t\n", b"s\n"):
+        peer = stage.dial(address)
+        ask(peer)
+        assert living() == 1
+        if line:
+            peer.sendall(line)
+            end_of(peer)
+        else:
+            peer.close()
+        stage.until(lambda: living() == 0)
+        stage.until(lambda: stage.theater.metrics().connections == 0)
+
+
+def test_with_per_connection_a_trap_a_loop_and_a_wait_are_for_that_connection_alone(
+    stage: GuestStage, road: str
+) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road, limits=Limits(cpu=0.3))
+    trapping, looping, waiting, fine = (stage.dial(address) for _ in range(4))
+    for peer in (trapping, looping, waiting, fine):
+        ask(peer)
+    waiting.sendall(b"w\n")
+    looping.sendall(b"l\n")
+    trapping.sendall(b"t\n")
+    assert ask(fine) == b"\2"
+    assert end_of(trapping) == b""
+    assert ask(fine) == b"\3"
+    assert end_of(looping) == b""
+    waiting.sendall(b"answer\n")
+    assert receive_exactly(waiting, 7) == b"answer\n"
+    assert ask(fine) == b"\4"
+    assert stage.theater.metrics().guest_traps == 2
+
+
+def test_one_guest_for_all_shares_its_memory_and_ends_with_all_its_connections(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    server = stage.spawn(road, SERVICE)
+    giver = stage.owner("loop")
+    peers = []
+    for _ in range(3):
+        connection, peer = giver.meet(mode="passive")
+        giver.call(connection.transfer, server)
+        peers.append(peer)
+    assert [ask(peer) for peer in peers] == [b"\1", b"\2", b"\3"]
+    peers[1].sendall(b"t\n")
+    for peer in peers:
+        assert end_of(peer) == b""
+    stage.until(lambda: not server.is_alive())
+
+
+def test_a_guest_that_can_not_start_is_told_of_when_the_server_starts(stage: GuestStage, road: str) -> None:
+    handler = f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))'
+    for pool in (0, 3):
+        with pytest.raises(CallbackFailed, match="unreachable"):
+            stage.spawn(road, guest(init="unreachable", exports=handler), per_connection=True, pool=pool)
+        with pytest.raises(InvalidArgument, match="handle-connection"):
+            stage.spawn(road, guest(), per_connection=True, pool=pool)
+    assert living() == 0
+
+
+def test_a_guest_with_only_handle_connection_serves_connections_too(stage: GuestStage, road: str) -> None:
+    only = guest(
+        imports=["tcp#activate", "tcp#send", "tcp#close"],
+        allocate="(i32.const 0x400)",
+        more='(data (i32.const 0x300) "hello")',
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
+    (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200))
+    (call $tcp#send (i32.const 0x400) (i32.const 45) (i32.const 0x300) (i32.const 5) (i32.const 0x200))
+    (call $tcp#close (i32.const 0x400) (i32.const 45) (i32.const 0x200))
+    (i32.const 0x100))""",
+    )
+    server = stage.spawn(road, only, per_connection=True)
+    peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
+    peer.settimeout(TIMEOUT)
+    assert stage.theater.metrics().guest_traps == 0
+    assert end_of(peer) in (b"hello", b"")
+
+
+# -- a pool ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_keeps_its_guests_from_one_connection_to_the_next_up_to_recycle_after(
+    stage: GuestStage, road: str
+) -> None:
+    address = serve(stage, road, pool=1, recycle_after=3)
+    assert living() == 1
+    seen = []
+    for _ in range(7):
+        peer = stage.dial(address)
+        seen.append(ask(peer))
+        leave(stage, peer)
+    assert b"".join(seen) == b"\1\2\3\1\2\3\1"
+    stage.until(lambda: living() == 1)
+
+
+def test_a_guest_of_the_pool_is_replaced_after_a_trap(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road, pool=1, recycle_after=100)
+    first = stage.dial(address)
+    assert ask(first) == b"\1"
+    first.sendall(b"t\n")
+    assert end_of(first) == b""
+    stage.until(lambda: living() == 1)
+    for turn in (b"\1", b"\2"):
+        peer = stage.dial(address)
+        assert ask(peer) == turn
+        leave(stage, peer)
+
+
+def test_more_connections_than_the_pool_has_guests_are_served_all_the_same(stage: GuestStage, road: str) -> None:
+    address = serve(stage, road, pool=2, recycle_after=100)
+    peers = [stage.dial(address) for _ in range(6)]
+    assert [ask(peer) for peer in peers] == [b"\1"] * 6
+    for peer in peers:
+        leave(stage, peer)
+    stage.until(lambda: living() == 2)
+
+
+def test_after_an_error_that_was_returned_a_guest_of_the_pool_is_used_again(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road, pool=1, recycle_after=100)
+    peer = stage.dial(address)
+    assert ask(peer) == b"\1"
+    peer.sendall(b"x\n")
+    assert end_of(peer) == b""
+    stage.pass_turns()
+    assert ask(stage.dial(address)) == b"\3"
+
+
+# -- the end --------------------------------------------------------------------------------------------------------
+
+
+def end_of(peer: socket.socket) -> bytes:
+    """What a peer still gets, whether its connection ends in order or is cut."""
+    try:
+        return receive_to_end(peer)
+    except ConnectionResetError:
+        return b""
+
+
+def test_the_runtime_goes_down_with_guests_that_wait_loop_and_idle(road: str) -> None:
+    with GuestStage(stage_settings(drain_timeout=0.1)) as stage:
+        stage.foresee_guest_errors()
+        stage.foresee_callback_failures()
+        address = serve(stage, road)
+        peers = [stage.dial(address) for _ in range(9)]
+        for peer in peers:
+            ask(peer)
+        for peer, line in zip(peers, (b"w\n", b"l\n", b"c\n") * 3, strict=True):
+            peer.sendall(line)
+        accepting = stage.guest(road)
+        listener = accepting.listen()
+        waiting = accepting.begin(listener.accept)
+        in_time(stage.theater.shutdown)
+        with pytest.raises((Gone, TheaterError)):
+            waiting.get(timeout=TIMEOUT)
+        for peer in peers:
+            end_of(peer)
+        assert living() == 0
+
+
+def test_a_guest_that_is_suspended_in_its_init_does_not_hold_up_the_runtimes_end(road: str) -> None:
+    waiting = guest(
+        imports=["tcp#listen", "tcp#accept"],
+        more='(data (i32.const 0x300) "127.0.0.1:0")',
+        init="""
+    (call $tcp#listen (i32.const 0x300) (i32.const 11) (i32.const 0x200))
+    (call $tcp#accept (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 0x200))
+    (i32.const 0x100)""",
+    )
+    with GuestStage() as stage:
+        starting = stage.in_background(lambda: stage.spawn(road, waiting))
+        stage.until(lambda: stage.theater.metrics().listeners == 1)
+        in_time(lambda: stage.theater.shutdown(0))
+        with pytest.raises((TheaterError, pykka.ActorDeadError)):
+            starting()
+
+
+def test_what_a_guest_is_told_at_shutdown_is_shutdown(road: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "theater_tcp.guest")
+    telling = guest(
+        imports=["runtime#log"],
+        allocate="(i32.add (i32.const 0x400) (i32.mul (local.get 3) (i32.const 16)))",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection-transfer") (param i32 i32) (result i32) (i32.const 0x100))
+  (func (export "{CLIENT}#on-close") (param i32 i32 i32 i32) (result i32)
+    (call $runtime#log (i32.const 1) (local.get 2) (local.get 3)) (i32.const 0x100))""",
+    )
+    with GuestStage() as stage:
+        server = stage.spawn(road, telling, name="told")
+        giver = stage.owner("loop")
+        connection, _peer = giver.meet(mode="passive")
+        giver.call(connection.transfer, server)
+        giver.call(lambda: None)
+        stage.pass_turns()
+        in_time(lambda: stage.theater.shutdown(0))
+    assert [record.getMessage() for record in caplog.records if "told: " in record.getMessage()] == ["told: shutdown"]
+
+
+def test_stopping_all_actors_ends_guests_that_wait_and_guests_that_idle(stage: GuestStage, road: str) -> None:
+    address = serve(stage, road)
+    peers = [stage.dial(address) for _ in range(4)]
+    for peer in peers:
+        ask(peer)
+    for peer in peers[:2]:
+        peer.sendall(b"w\n")
+    stage.pass_turns()
+    in_time(pykka.ActorRegistry.stop_all)
+    for peer in peers:
+        assert end_of(peer) == b""
+    assert living() == 0
+
+
+def test_the_end_of_a_guests_actor_closes_its_connections_and_no_one_elses(stage: GuestStage, road: str) -> None:
+    ending, other = stage.guest(road), stage.guest(road)
+    connection, peer = ending.meet(mode="active")
+    spared, spared_peer = other.meet(mode="active")
+    assert ending.ref.stop(timeout=TIMEOUT)
+    assert end_of(peer) == b""
+    other.call(spared.send, b"spared")
+    assert receive_exactly(spared_peer, 6) == b"spared"
+    assert connection.id != spared.id
+
+
+LOOPS = guest(
+    imports=["runtime#self", "runtime#log"],
+    more='(data (i32.const 0x300) "ready")',
+    init="""
+    (call $runtime#log (i32.const 1) (i32.const 0x300) (i32.const 5))
+    (loop $again (call $runtime#self (i32.const 0x200)) (br $again))
+    unreachable""",
+    allocate="(i32.const 0x400)",
+)
+"""Says that it is ready, and calls the host without end."""
+
+INTERRUPTED = """
+import logging, sys, threading
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+from tests.guests import roads
+from tests.guests.test_guest_life import LOOPS
+from theater_tcp import Settings, Theater
+from theater_tcp.guest_settings import Limits
+theater = Theater(Settings(drain_timeout=0, guest_cache=""))
+program = roads.load(theater, sys.argv[1], LOOPS)
+def spawn():
+    try:
+        theater.spawn_guest(program, limits=Limits(cpu=60))
+    except BaseException as error:
+        print("spawn:", type(error).__name__, flush=True)
+thread = threading.Thread(target=spawn)
+theater.run(thread.start)
+thread.join()
+print("down", flush=True)
+"""
+
+
+def test_an_interrupt_while_a_guest_runs_takes_the_runtime_down_in_order(road: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, road],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "guest: ready" in line:
+                process.send_signal(signal.SIGINT)
+        output = "".join(lines)
+        assert process.wait(TIMEOUT) == 0, output
+    assert "down" in output
+    assert "Traceback" not in output
+
+
+def test_ten_thousand_lives_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
+    program = stage.load("core", SERVICE)
+
+    def live(count: int) -> None:
+        for _ in range(count):
+            stage.theater.spawn_guest(program).stop(block=False)
+        stage.pass_turns()
+
+    live(1000)
+    stage.until(lambda: living() == 0)
+    before = resident(), maps(), descriptors()
+    live(9000)
+    stage.until(lambda: living() == 0)
+    after = resident(), maps(), descriptors()
+    assert after[0] - before[0] < 4 << 20, "memory grows"
+    assert after[1] - before[1] < 50, "memory maps are left"
+    assert after[2] - before[2] < 5, "descriptors are left"
+
+
+def test_a_thousand_connections_served_by_guests_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
+    address = serve(stage, "core")
+
+    def visit(count: int) -> None:
+        for _ in range(count):
+            with dial(address) as peer:
+                assert ask(peer) == b"\1"
+                peer.sendall(b"w\n")  # half of them are cut while their guest is suspended
+
+    visit(200)
+    stage.until(lambda: stage.theater.metrics().connections == 0)
+    before = resident(), maps(), descriptors()
+    visit(1000)
+    stage.until(lambda: stage.theater.metrics().connections == 0)
+    stage.until(lambda: living() == 0)
+    after = resident(), maps(), descriptors()
+    assert after[0] - before[0] < 4 << 20, "memory grows"
+    assert after[1] - before[1] < 50, "memory maps are left"
+    assert after[2] - before[2] < 5, "descriptors are left"
+
+
+def test_a_theater_without_guests_loads_no_wasmtime() -> None:
+    code = "import sys, theater_tcp\nwith theater_tcp.Theater(): pass\nassert 'wasmtime' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+
+
+def test_theaters_with_guests_leave_no_threads_and_no_descriptors(road: str) -> None:
+    def once() -> None:
+        with Theater(stage_settings()) as theater:
+            theater.spawn_guest(roads.load(theater, road, SERVICE))
+
+    for _ in range(3):
+        once()
+    before = threading.active_count(), descriptors()
+    for _ in range(10):
+        once()
+    assert threading.active_count() == before[0]
+    assert descriptors() - before[1] < 5
