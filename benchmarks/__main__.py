@@ -21,10 +21,14 @@ from benchmarks.reach import judge
 from benchmarks.report import Bystanders, machine, print_comparison, print_outcomes, write
 from benchmarks.servers.launch import raise_descriptor_limit
 from benchmarks.suites.actors import actors
+from benchmarks.suites.guest_idle import guest_idle
+from benchmarks.suites.guest_latency import guest_latency
+from benchmarks.suites.guest_spawn import guest_spawn
+from benchmarks.suites.guests import guests
 from benchmarks.suites.handshakes import handshakes
 from benchmarks.suites.idle import beside_idle, idle
 from benchmarks.suites.messages import messages
-from benchmarks.suites.smtp import smtp
+from benchmarks.suites.smtp import smtp, smtp_guest
 from benchmarks.suites.smtp_tls import smtp_tls
 from benchmarks.suites.tls import tls, tls_idle
 from benchmarks.suites.traffic import bulk, churn, echo
@@ -44,6 +48,11 @@ SUITES: dict[str, Callable[[Plan], Iterator[Comparison]]] = {
     "tls-idle": tls_idle,
     "handshakes": handshakes,
     "smtp-tls": smtp_tls,
+    "guests": guests,
+    "guest-idle": guest_idle,
+    "guest-spawn": guest_spawn,
+    "guest-latency": guest_latency,
+    "smtp-guest": smtp_guest,
 }
 """What can be measured, in the order in which it is."""
 

@@ -10,11 +10,16 @@ import msgspec
 from benchmarks.catalogue import OURS
 from benchmarks.comparison import Comparison
 from benchmarks.suites.actors import BESIDE_FEW, BESIDE_MANY, CASES, LIVE
+from benchmarks.suites.guest_idle import COUNT
+from benchmarks.suites.guest_latency import BESIDE_BUSY
+from benchmarks.suites.guest_spawn import SPAWN, SPAWN_INIT, START, WASMTIME
+from benchmarks.suites.guests import ACTIVE, C_GUEST, RUST_GUEST, WAITING, case_of
 from benchmarks.suites.handshakes import FULL, FULL_ONES, RESUMED, UPGRADE, UPGRADED
 from benchmarks.suites.idle import BESIDE
-from benchmarks.suites.smtp import AIOSMTPD, OURS_FSYNC
+from benchmarks.suites.smtp import AIOSMTPD, GUEST, OURS_FSYNC
 from benchmarks.suites.smtp_tls import BEYOND
 from benchmarks.suites.tls import BARE, TLS_BULK, TLS_ECHO
+from benchmarks.suites.traffic import BULK, ECHO
 
 __all__ = ["GOALS", "Goal", "Outcome", "judge"]
 
@@ -75,6 +80,13 @@ def _times(suite: str, peer: str, bound: float, case: str = "") -> Goal:
     return Goal(suite, f"reach {{}} × {peer}", bound, contestant=peer, other=OURS, case=case)
 
 
+_GUESTS = (
+    (ACTIVE, ECHO[0], 0.4),
+    (ACTIVE, BULK, 0.7),
+    (WAITING, ECHO[0], 0.33),
+    (WAITING, BULK, 0.6),
+)
+
 GOALS = (
     _times("echo", "uvloop", 0.78),
     _times("echo", "asyncio", 1.05),
@@ -103,6 +115,24 @@ GOALS = (
     Goal("handshakes", "reach at most {} × one at accept", 1.1, True, OURS + UPGRADED, OURS, case=UPGRADE),
     Goal("tls-idle", "reach at most {} × a bare SSLObject", 1.2, True, OURS, BARE),
     Goal("smtp-tls", f"reach {{}} × {AIOSMTPD} beyond the handshake", 3, False, AIOSMTPD, OURS, BEYOND),
+    *(
+        Goal(
+            "guests", f"{guest}: reach {{}} × the echo in Python", bound, False, OURS, guest, case=case_of(style, load)
+        )
+        for style, load, bound in _GUESTS
+        for guest in (C_GUEST, RUST_GUEST)
+    ),
+    Goal("guest-idle", "reach at most {} KiB for each guest beside its own memory", 40, True, C_GUEST),
+    Goal("guest-idle", "reach {} guests in one process", COUNT, False, C_GUEST, figure="guests"),
+    *(
+        Goal("guest-spawn", f"{spawn}: reach at most {{}} × {WASMTIME}", 2, True, spawn, WASMTIME, case=START)
+        for spawn in (SPAWN, SPAWN_INIT)
+    ),
+    *(
+        Goal("guest-latency", f"{echo}: wait at most {{}} ms", 20, True, echo + BESIDE_BUSY, figure="max_ms")
+        for echo in (OURS, C_GUEST)
+    ),
+    Goal("smtp-guest", f"reach {{}} × {AIOSMTPD}", 3, False, AIOSMTPD, GUEST),
 )
 """The goals. A goal of ``0.78 × uvloop`` is met where uvloop's cost divided by ours is at least 0.78."""
 

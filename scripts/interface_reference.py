@@ -263,7 +263,7 @@ def _table_of(package: Package) -> str:
             ", ".join(f"[`{name}`](#interface-{name})" for name in _reaches(package, world, what)) or "nothing"
             for what in ("import", "export")
         ]
-        rows.append(f"| `{world.name}` | {' | '.join(cells)} | {world.about} |")
+        rows.append(f"| `{world.name}` | {' | '.join(cells)} |{world.about and f' {world.about}'} |")
     return "\n".join(rows) + "\n"
 
 

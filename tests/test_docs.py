@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import inspect
 import os
 import re
 import socket
@@ -22,17 +23,21 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from scripts import interface_reference
 from tests.test_floors import FLOORS, MODULES, floor_of
 from theater_tcp import (
     BlockingConnectionHandle,
     BlockingListenerHandle,
     ConnectionHandle,
+    Limits,
     ListenerHandle,
     Metrics,
     Theater,
     __version__,
     errors,
 )
+from theater_tcp.fields import expected
+from theater_tcp.guest_manifest import GuestKeys
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -129,7 +134,7 @@ def test_a_program_in_the_docs_runs_and_prints_what_stands_below_it(
     ended = subprocess.run(
         [sys.executable, "-W", "error", file.name],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True,
         encoding="utf-8",
         timeout=TIMEOUT,
@@ -247,6 +252,24 @@ def test_the_page_on_embedding_has_each_metric() -> None:
     assert metrics == list(Metrics.__struct_fields__)
 
 
+def test_the_page_of_settings_has_each_limit_of_a_guest_with_its_default_and_its_range() -> None:
+    section = section_of(DOCS / "configuration.md", "## What a guest may use: `Limits`")
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \| ([^|]*) \|", section, re.MULTILINE)
+    hints = inspect.get_annotations(Limits, eval_str=True)
+    wanted = [(name, f"{getattr(Limits(), name):.15g}", expected(hints[name])) for name in Limits.field_names()]
+    assert rows == wanted
+
+
+def test_the_page_of_settings_has_each_key_of_a_guest() -> None:
+    keys = first_cells(section_of(DOCS / "configuration.md", "## A guest in a manifest"))
+    assert keys == list(GuestKeys.__struct_fields__)
+
+
+def test_the_page_on_the_sandbox_has_each_limit() -> None:
+    limits = first_cells(section_of(DOCS / "sandbox.md", "## Limits"))
+    assert set(limits) == set(Limits.field_names())
+
+
 HANDLES = [
     (ConnectionHandle, "| on a connection "),
     (BlockingConnectionHandle, "| on a connection "),
@@ -266,14 +289,17 @@ def floors_in_words() -> dict[str, int]:
     """Each module that ARCHITECTURE.md has a line for, with the floor it stands under."""
     floors = re.findall(r"^### Floor (\d)(.*?)(?=^##)", text_of(ROOT / "ARCHITECTURE.md"), re.MULTILINE | re.DOTALL)
     return {
-        name.removesuffix(".py").removesuffix("/"): int(number) for number, rows in floors for name in first_cells(rows)
+        name.removesuffix(".py").removesuffix("/").replace("/", "."): int(number)
+        for number, rows in floors
+        for name in first_cells(rows)
     }
 
 
 def test_the_architecture_has_each_module_under_its_floor() -> None:
     top = {module.partition(".")[0] for module in MODULES}
-    assert floors_in_words() == {module: floor_of(module) for module in top}
-    assert set(floors_in_words()) == set().union(*FLOORS.values())
+    guests = {module for module in MODULES if module.startswith("guest.")}  # they stand on two floors
+    assert floors_in_words() == {module: floor_of(module) for module in top | guests}
+    assert set(floors_in_words()) >= set().union(*FLOORS.values())
 
 
 def test_the_architecture_says_why_each_dependency_is_there() -> None:
@@ -287,3 +313,69 @@ def test_the_architecture_says_why_each_dependency_is_there() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"## {__version__}" in text_of(ROOT / "CHANGELOG.md")
+
+
+# -- the reference of the interface ---------------------------------------------------------------------------------
+
+WIT = """\
+package some:thing;
+
+/// What there is.
+///
+/// More of it.
+interface things {
+    // not for the page
+    enum colour { red, /// As the grass. \n green }
+    /// Two of them.
+    record pair { first: list<u8>, /// Perhaps. \n second: option<tuple<u8, string>>, }
+    /// Takes one.
+    take: func(one: pair, other: result<_, string>) -> result<u64, string>;
+    rest: func();
+}
+
+/// All.
+world all { import things; export things; }
+world more { include all; }
+""".replace("\\n", "\n")
+
+
+def test_the_page_of_the_interface_is_what_wit_says() -> None:
+    assert interface_reference.main(["--check"]) == 0
+
+
+def test_the_reference_has_what_a_file_says() -> None:
+    package = interface_reference.read([("a.wit", WIT)])
+    assert package.name == "some:thing"
+    things = package.interfaces["things"]
+    assert things.about == "What there is.\n\nMore of it."
+    colour, pair, take, rest = things.items
+    assert [(case.name, case.about) for case in colour.parts] == [("red", ""), ("green", "As the grass.")]
+    assert [(field.name, field.text, field.about) for field in pair.parts] == [
+        ("first", "list<u8>", ""),
+        ("second", "option<tuple<u8, string>>", "Perhaps."),
+    ]
+    assert take.text == "func(one: pair, other: result<_, string>) -> result<u64, string>"
+    assert (rest.text, rest.about) == ("func()", "")
+    page = interface_reference.page_of(package)
+    assert "| `more` | [`things`](#interface-things) | [`things`](#interface-things) | |" in page
+    assert "- `green`: As the grass.\n" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("interface a {}", "a.wit: names no package"),
+        ("package a:b;\ninterface a {", "a.wit: ends in the middle"),
+        ("package a:b;\nsomething a {}", "a.wit:2: expected an interface or a world, got 'something'"),
+        ("package a:b;\ninterface a {\n  type b\n}", "a.wit:3: expected a function, a record or an enum, got 'type'"),
+        ("package a:b;\nworld a { use b; }", "a.wit:2: expected include, import or export, got 'use'"),
+        ("package a:b;\ninterface a { ? }", "a.wit:2: unexpected '?'"),
+        ("package a:b;\ninterface a { }", "the interface a is in no world"),
+        ("package a:b;\nworld a { import b; }", "there is no interface b, which a world has"),
+        ("package a:b;\nworld a { include b; }", "there is no world b, which a includes"),
+    ],
+)
+def test_a_file_that_the_reference_does_not_understand_is_named_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(interface_reference.WitError) as caught:
+        interface_reference.page_of(interface_reference.read([("a.wit", text)]))
+    assert str(caught.value) == reason

@@ -12,6 +12,7 @@ from theater_tcp.connection import Connection
 from theater_tcp.errors import BlockingCall, TheaterError
 from theater_tcp.event_loop import EventLoop, Timer
 from theater_tcp.future import Future
+from theater_tcp.guest_settings import Limits
 from theater_tcp.listener import Listener
 from theater_tcp.metrics import Metrics
 from theater_tcp.permissions import Permissions
@@ -35,6 +36,7 @@ __all__ = [
     "ConnectionHandle",
     "EventLoop",
     "Future",
+    "Limits",
     "ListenOptions",
     "Listener",
     "ListenerHandle",

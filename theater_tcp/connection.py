@@ -73,7 +73,7 @@ class Connection(UpgradableStream):
         network.registry[self.actor_ref] = None
         self.actor_inbox.scheduled = False
         if phase is OPEN:
-            self._refresh()
+            self.refresh()
 
     # -- calls of the owner ---------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Connection(UpgradableStream):
         if was_pending:
             self.opened()
         else:
-            self._refresh()
+            self.refresh()
             self.update_interest(stop_reading=True)
 
     def set_options(self, handle: Any, changes: dict[str, Any]) -> None:
@@ -314,7 +314,7 @@ class Connection(UpgradableStream):
         if self.options.idle_timeout is not None:
             self.network.idle_deadlines.set(self, self.options.idle_timeout)
         if not self._in_callback:
-            self._refresh()
+            self.refresh()
             self.update_interest()
 
     def wait_for_activation(self) -> None:

@@ -194,7 +194,7 @@ class OwnedStream(Stream):
         """The peer has ended, or the socket failed: whoever waits is told."""
         if self._receiver is not None:
             self._serve_receiver()
-        self._refresh()
+        self.refresh()
         self.offer(at_once=True)
 
     def announce(self, callback: str) -> None:
@@ -294,7 +294,7 @@ class OwnedStream(Stream):
                 owner = self.owner
                 self._count_ran_out = self.state.hand_over() and owner is not None and owner.hears("on_passive")
                 if self.direct:
-                    self._refresh()
+                    self.refresh()
                 return Callback("on_data", (self.handle, chunk))
         if self._end_is_due():
             return self._tell_end()
@@ -303,7 +303,7 @@ class OwnedStream(Stream):
     def settle(self) -> None:
         """After a turn: the next one if there is news, and wait for what is wanted now."""
         if self.owner is not None and self._turn is None:
-            self._refresh()
+            self.refresh()
             if self.direct and self.output is None:  # nothing buffered, nothing to tell: what is left is to read
                 if self.interest != READ:
                     self._set_interest(READ)
@@ -406,7 +406,7 @@ class OwnedStream(Stream):
 
     # -- the short ways --------------------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Work out anew what the short ways depend on."""
         state, options, owner = self.state, self.options, self.owner
         if state.phase is not OPEN or owner is None or self.fd < 0:
@@ -439,4 +439,4 @@ class OwnedStream(Stream):
     def output_empty(self) -> None:
         """The last byte of the output has been taken: sends may go to the socket again."""
         Stream.output_empty(self)
-        self._refresh()
+        self.refresh()

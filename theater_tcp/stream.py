@@ -58,6 +58,10 @@ class Stream(SecureTransport):
         """Something has changed: the owner's next turn if there is news, and wait for what is wanted now."""
         raise NotImplementedError
 
+    def refresh(self) -> None:
+        """Work out anew what the short ways depend on."""
+        raise NotImplementedError
+
     def fail(self, reason: str, flush: bool = False) -> None:
         """End the connection for ``reason``."""
         raise NotImplementedError
@@ -181,10 +185,13 @@ class Stream(SecureTransport):
             handle, size, timeout: as there.
             into: settled, and returned, in place of a new future.
         """
-        self.check_owner(handle)
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_RECEIVE:
+        if self.handle is not handle:
+            self.check_owner(handle)
+        if size.__class__ is not int or not 1 <= size <= MAX_RECEIVE:
             raise InvalidArgument(f"receive takes 1 to {MAX_RECEIVE} bytes, not {size!r}")
         self.state.check(RECEIVE)
+        if not self.sends_directly and self.tls is None:
+            self.refresh()  # a handler that goes on from here may be inside of the turn that opened the connection
         if self._receiver is not None:
             raise Busy("another receive waits")
         if timeout is not None:

@@ -1,4 +1,4 @@
-"""Mail received: our SMTP actor and aiosmtpd, both into a Maildir, under postfix's ``smtp-source``."""
+"""Mail received: our SMTP actor, our SMTP guest and aiosmtpd, all into a Maildir, under postfix's ``smtp-source``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.catalogue import OURS, missing_part
@@ -17,13 +17,15 @@ from benchmarks.comparison import Column, Comparison, Figures, take_turns
 from benchmarks.plan import Plan
 from benchmarks.server import Server, ServerFailed
 
-__all__ = ["AIOSMTPD", "COMMANDS", "OURS_FSYNC", "delivered", "smtp"]
+__all__ = ["AIOSMTPD", "COMMANDS", "GUEST", "OURS_FSYNC", "delivered", "smtp", "smtp_guest"]
 
 AIOSMTPD = "aiosmtpd"
 """aiosmtpd with the Maildir handler that it ships."""
 LEAN = "aiosmtpd, lean"
 """aiosmtpd with a handler that only writes the bytes to a file."""
 OURS_FSYNC = "ours, fsync"
+GUEST = "guest"
+"""A guest for each connection, with the store behind it, both in one process."""
 
 COMMANDS = {
     OURS: ("smtp_ours", "no-fsync"),
@@ -40,12 +42,22 @@ _PROGRAM = "smtp-source"
 
 def smtp(plan: Plan) -> Iterator[Comparison]:
     """Messages of 4 KiB, over one and over twenty sessions at a time."""
+    yield from _suite(plan, "smtp", COMMANDS)
+
+
+def smtp_guest(plan: Plan) -> Iterator[Comparison]:
+    """The same with the server as a guest for each connection, beside our actor and aiosmtpd."""
+    ours = {name: command for name, command in COMMANDS.items() if name != OURS_FSYNC}
+    yield from _suite(plan, "smtp-guest", {**ours, GUEST: ("smtp_guest",)})
+
+
+def _suite(plan: Plan, suite: str, programs: Mapping[str, tuple[str, ...]]) -> Iterator[Comparison]:
     # Debian keeps postfix's test programs where only root looks.
     client = shutil.which(_PROGRAM, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/lib/postfix"]))
     if client is None:
-        plan.missing[_PROGRAM] = "not installed (Postfix has it), so there are no figures for smtp"
+        plan.missing[_PROGRAM] = f"not installed (Postfix has it), so there are no figures for {suite}"
         return
-    commands = dict(COMMANDS)
+    commands = dict(programs)
     if reason := missing_part(modules=["aiosmtpd"]):
         plan.missing[AIOSMTPD] = reason
         del commands[AIOSMTPD], commands[LEAN]
@@ -62,16 +74,21 @@ def smtp(plan: Plan) -> Iterator[Comparison]:
                 failures[name] = str(error)
                 plan.say(f"{name} is left out: {error}")
         for sessions in _SESSIONS:
-            yield _compare(plan, client, sessions, servers, failures)
+            yield _compare(plan, suite, client, sessions, servers, failures)
 
 
 def _compare(
-    plan: Plan, client: str, sessions: int, servers: dict[str, tuple[Server, Path]], failures: dict[str, str]
+    plan: Plan,
+    suite: str,
+    client: str,
+    sessions: int,
+    servers: dict[str, tuple[Server, Path]],
+    failures: dict[str, str],
 ) -> Comparison:
     count = 40 if plan.quick else max(40, round(600 * plan.seconds))
     case = f"{sessions} session{'s' if sessions > 1 else ''}"
     about = f"smtp-source, {case} at a time, a message of {_SIZE} B in each, {count} messages a round, into a Maildir"
-    plan.say(f"smtp, {case}: {about}")
+    plan.say(f"{suite}, {case}: {about}")
 
     def measure(server: Server, maildir: Path, messages: int) -> Callable[[], Figures]:
         return lambda: _send(client, server, maildir, sessions, messages)
@@ -83,7 +100,7 @@ def _compare(
         Column("per_second", "messages/s", 0),
         Column("delivered", "delivered a round", 0),
     )
-    return Comparison("smtp", case, about, "cpu_us", columns, rounds, failures={**failures, **dropped})
+    return Comparison(suite, case, about, "cpu_us", columns, rounds, failures={**failures, **dropped})
 
 
 def _send(client: str, server: Server, maildir: Path, sessions: int, messages: int) -> Figures:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["listening", "refusing_port", "silent_port"]
 
+WHOLE = tuple(road for road in ROADS if road != "component")
+"""The roads by which one call carries as much as these tests want."""
+
 LEFT_OUT = {
     # two things at once
     "test_contract_04_two_who_accept_are_served_in_turn",
@@ -101,7 +104,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test by the first road; by the others those that don't come in many cases."""
     if "kind" in metafunc.fixturenames:
         many = metafunc.definition.get_closest_marker("parametrize") or "1000" in metafunc.function.__name__
-        metafunc.parametrize("kind", ROADS[:1] if many else ROADS, indirect=True)
+        metafunc.parametrize("kind", ROADS[:1] if many else WHOLE, indirect=True)
 
 
 def _takes(test: FunctionType) -> set[str]:

@@ -520,6 +520,7 @@ class GuestStage(Stage):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings if settings is not None else stage_settings())
+        self.foreseen.add("theater_tcp.future")  # the failed start of a guest, which its spawner has heard of
         self.puppets: list[GuestOwner] = []
         self._count = self.theater.metrics
         vars(self.theater)["metrics"] = self._metrics

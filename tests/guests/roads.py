@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from tests.guests.component_maker import SECOND_MODULE, component_of
+
 if TYPE_CHECKING:
     from theater_tcp import Theater
 
 __all__ = ["ROADS", "load"]
 
-ROADS = ("core", "threads")
+ROADS = ("core", "component", "threads")
 """Their names."""
 
-FAILURES = {"core": None, "threads": "this is a test"}
+FAILURES = {"core": None, "component": None, "threads": "this is a test"}
 """What the self-test of wasmtime's private parts says, for a guest to take that road."""
 
 
@@ -27,6 +29,8 @@ def load(theater: Theater, road: str, module: bytes, codec: str = "utf-8", grant
         codec: of its texts.
         grants: the interfaces that it may import beyond the usual ones.
     """
+    if road == "component":  # one of two modules, which the core road can't take
+        module = component_of(module, more=SECOND_MODULE)
     with mock.patch("theater_tcp.guest.wasmtime_internals.FAILURE", FAILURES[road]):
         program = theater.load_guest(module, grants)
     assert program.road_name == road

@@ -45,8 +45,10 @@ EDGES = (
 )  # fmt: skip
 
 TEXTS = (
-    b"", b"\0", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"x" * 300, b"active", b"once", b"1", b"line",
-    b"half_open", b"true", b"idle_timeout", b"localhost", b"127.0.0.1:1", b"127.0.0.1:0", b"unix:/", b"[::1]:1", b"a:b:c",
+    b"", b"\0", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"x" * 300, b"active", b"once", b"1",
+    b"line", b"half_open", b"true",
+    b"idle_timeout", b"localhost", b"127.0.0.1:1", b"127.0.0.1:0", b"unix:/", b"[::1]:1",
+    b"a:b:c",
     b"urn:uuid:00000000-0000-4000-8000-000000000000", "ü€😀".encode(), b"\n\r\x1b[", b"%s%n", b"..", b"*:0",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import gc
 import socket
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import pytest
 from tests.guests import roads
 from tests.guests.process import descriptors, environment, maps, resident
 from tests.guests.puppets import Gone, GuestStage, stage_settings
+from tests.guests.roads import ROADS
 from tests.guests.wat_guests import CLIENT, guest
 from tests.in_time import in_time
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
@@ -172,25 +173,25 @@ def test_a_guest_that_can_not_start_is_told_of_when_the_server_starts(stage: Gue
 def test_a_guest_with_only_handle_connection_serves_connections_too(stage: GuestStage, road: str) -> None:
     only = guest(
         imports=["tcp#activate", "tcp#send", "tcp#close"],
-        allocate="(i32.const 0x400)",
-        more='(data (i32.const 0x300) "hello")',
+        allocate="(global.set $heap (i32.add (global.get $heap) (i32.const 256))) (global.get $heap)",
+        more='(data (i32.const 0x300) "hello") (global $heap (mut i32) (i32.const 0x1000))',
         exports=f"""
   (func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
     (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200))
-    (call $tcp#send (i32.const 0x400) (i32.const 45) (i32.const 0x300) (i32.const 5) (i32.const 0x200))
-    (call $tcp#close (i32.const 0x400) (i32.const 45) (i32.const 0x200))
+    (call $tcp#send (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 5) (i32.const 0x200))
+    (call $tcp#close (local.get 0) (local.get 1) (i32.const 0x200))
     (i32.const 0x100))""",
     )
     server = stage.spawn(road, only, per_connection=True)
     peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
-    peer.settimeout(TIMEOUT)
+    assert end_of(peer) == b"hello"
     assert stage.theater.metrics().guest_traps == 0
-    assert end_of(peer) in (b"hello", b"")
 
 
 # -- a pool ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("road", ROADS[:2])
 def test_a_pool_keeps_its_guests_from_one_connection_to_the_next_up_to_recycle_after(
     stage: GuestStage, road: str
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_pool_keeps_its_guests_from_one_connection_to_the_next_up_to_recycle_a
     stage.until(lambda: living() == 1)
 
 
+@pytest.mark.parametrize("road", ROADS[:2])
 def test_a_guest_of_the_pool_is_replaced_after_a_trap(stage: GuestStage, road: str) -> None:
     stage.foresee_callback_failures()
     address = serve(stage, road, pool=1, recycle_after=100)
@@ -212,7 +214,6 @@ def test_a_guest_of_the_pool_is_replaced_after_a_trap(stage: GuestStage, road: s
     assert ask(first) == b"\1"
     first.sendall(b"t\n")
     assert end_of(first) == b""
-    stage.until(lambda: living() == 1)
     for turn in (b"\1", b"\2"):
         peer = stage.dial(address)
         assert ask(peer) == turn
@@ -228,7 +229,10 @@ def test_more_connections_than_the_pool_has_guests_are_served_all_the_same(stage
     stage.until(lambda: living() == 2)
 
 
-def test_after_an_error_that_was_returned_a_guest_of_the_pool_is_used_again(stage: GuestStage, road: str) -> None:
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_after_a_connection_that_it_closed_itself_a_guest_of_the_pool_is_used_again(
+    stage: GuestStage, road: str
+) -> None:
     stage.foresee_callback_failures()
     address = serve(stage, road, pool=1, recycle_after=100)
     peer = stage.dial(address)
@@ -288,6 +292,7 @@ def test_a_guest_that_is_suspended_in_its_init_does_not_hold_up_the_runtimes_end
             starting()
 
 
+@pytest.mark.parametrize("road", ROADS[:2])
 def test_what_a_guest_is_told_at_shutdown_is_shutdown(road: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "theater_tcp.guest")
     telling = guest(
@@ -334,59 +339,7 @@ def test_the_end_of_a_guests_actor_closes_its_connections_and_no_one_elses(stage
     assert connection.id != spared.id
 
 
-LOOPS = guest(
-    imports=["runtime#self", "runtime#log"],
-    more='(data (i32.const 0x300) "ready")',
-    init="""
-    (call $runtime#log (i32.const 1) (i32.const 0x300) (i32.const 5))
-    (loop $again (call $runtime#self (i32.const 0x200)) (br $again))
-    unreachable""",
-    allocate="(i32.const 0x400)",
-)
-"""Says that it is ready, and calls the host without end."""
-
-INTERRUPTED = """
-import logging, sys, threading
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-from tests.guests import roads
-from tests.guests.test_guest_life import LOOPS
-from theater_tcp import Settings, Theater
-from theater_tcp.guest_settings import Limits
-theater = Theater(Settings(drain_timeout=0, guest_cache=""))
-program = roads.load(theater, sys.argv[1], LOOPS)
-def spawn():
-    try:
-        theater.spawn_guest(program, limits=Limits(cpu=60))
-    except BaseException as error:
-        print("spawn:", type(error).__name__, flush=True)
-thread = threading.Thread(target=spawn)
-theater.run(thread.start)
-thread.join()
-print("down", flush=True)
-"""
-
-
-def test_an_interrupt_while_a_guest_runs_takes_the_runtime_down_in_order(road: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, road],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "guest: ready" in line:
-                process.send_signal(signal.SIGINT)
-        output = "".join(lines)
-        assert process.wait(TIMEOUT) == 0, output
-    assert "down" in output
-    assert "Traceback" not in output
-
-
-def test_ten_thousand_lives_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
+def test_thousands_of_lives_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
     program = stage.load("core", SERVICE)
 
     def live(count: int) -> None:
@@ -394,10 +347,10 @@ def test_ten_thousand_lives_leave_nothing_behind(stage: GuestStage, quiet: None)
             stage.theater.spawn_guest(program).stop(block=False)
         stage.pass_turns()
 
-    live(1000)
+    live(500)
     stage.until(lambda: living() == 0)
     before = resident(), maps(), descriptors()
-    live(9000)
+    live(2500)
     stage.until(lambda: living() == 0)
     after = resident(), maps(), descriptors()
     assert after[0] - before[0] < 4 << 20, "memory grows"
@@ -438,8 +391,10 @@ def test_theaters_with_guests_leave_no_threads_and_no_descriptors(road: str) -> 
 
     for _ in range(3):
         once()
+    gc.collect()
     before = threading.active_count(), descriptors()
     for _ in range(10):
         once()
+    gc.collect()
     assert threading.active_count() == before[0]
     assert descriptors() - before[1] < 5

@@ -72,6 +72,10 @@ def test_a_table_that_begins_above_the_limit_is_refused_with_the_limit(stage: Gu
     large = guest(more="(table 2000 funcref)")
     with pytest.raises(LimitReached, match="table"):
         stage.spawn(road, large, limits=Limits(tables=1000))
+
+
+@pytest.mark.parametrize("road", ["core", "threads"])
+def test_more_tables_than_a_guest_may_have_are_refused(stage: GuestStage, road: str) -> None:
     with pytest.raises(TheaterError, match="table"):
         stage.spawn(road, guest(more="(table 600 funcref)" * 17), limits=Limits(tables=1000))
 
@@ -172,7 +176,7 @@ def test_to_wait_costs_no_cpu_time_and_each_wait_begins_the_budget_anew(stage: G
 
     def wait_and_work(_actor: object) -> None:
         for _ in range(4):
-            with pytest.raises(TheaterError, match="^timeout"):
+            with pytest.raises(TheaterError, match=r"^timeout"):
                 puppet.do("tcp#receive", connection.id, 10)
             puppet.works(10_000_000)
             puppet.control.answer()

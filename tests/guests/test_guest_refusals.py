@@ -74,7 +74,8 @@ def test_a_module_with_a_flipped_byte_is_refused_or_is_a_guest(stage: GuestStage
         try:
             stage.theater.load_guest(bytes(changed))
         except InvalidArgument as error:
-            assert str(error).isprintable()
+            if not str(error).isprintable():
+                raise
 
 
 def module(body: str) -> bytes:
@@ -137,14 +138,12 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_guest_that_imports_or_exports_what_it_should_not_is_refused_and_it_is_named(
-    stage: GuestStage, road: str, case: str
+    stage: GuestStage, case: str
 ) -> None:
     body, named = REFUSED[case]
     with pytest.raises(InvalidArgument, match=re.escape(named)) as caught:
-        stage.load(road, module(body))
-    assert str(caught.value).isprintable()
-    with pytest.raises(InvalidArgument):
         stage.theater.spawn_guest(module(body))
+    assert str(caught.value).isprintable()
 
 
 def test_a_grant_that_there_is_not_is_refused_and_named(stage: GuestStage) -> None:
@@ -213,7 +212,7 @@ def test_a_guest_that_breaks_a_rule_in_init_does_not_start_and_the_reason_is_one
 
 
 def test_an_error_of_init_is_what_the_spawner_hears_and_no_trap(stage: GuestStage, road: str) -> None:
-    with pytest.raises(CallbackFailed, match="^callback: init: no room today$"):
+    with pytest.raises(CallbackFailed, match=r"^callback: init: no room today$"):
         stage.theater.spawn_guest(
             stage.program(road), script(struct.pack("<cI", b"E", 13) + b"no room today"), permissions=None
         )

@@ -97,7 +97,8 @@ def test_an_odd_cabi_realloc_harms_nobody_but_its_guest(stage: GuestStage, road:
                 stage.program(road), config, limits=Limits(cpu=0.1, memory=1 << 20), permissions=None
             )
         except (CallbackFailed, LimitReached) as error:
-            assert str(error).isprintable()
+            if not str(error).isprintable():
+                raise
 
 
 @pytest.mark.parametrize("case", CELLS)
@@ -119,7 +120,7 @@ def test_a_hostile_cabi_realloc_for_arguments_ends_the_guest(
     try:
         victim.act(turn_hostile)
         peer.sendall(b"data for on-data")
-    except Gone:
+    except (Gone, OSError):
         pass
     victim.ends()
     assert stage.theater.metrics().guest_traps == 1
@@ -146,7 +147,7 @@ def test_a_hostile_post_return_ends_the_guest_when_it_is_entered_again_at_the_la
         victim.call(victim.set_word, Word.POST, POSTS[case])
         peer.sendall(b"once")
         peer.sendall(b"more")
-    except Gone:
+    except (Gone, OSError):
         pass
     victim.ends()
     assert stage.theater.metrics().guest_traps == 1
@@ -243,7 +244,7 @@ def test_what_the_host_wrote_goes_where_it_should_though_blocks_overlap(stage: G
 
     try:
         victim.act(overlap)
-    except Gone:
+    except (Gone, OSError):
         pass
     assert stage.theater.metrics().guest_traps <= 1
 

@@ -137,6 +137,26 @@ class GuestCalls:
         sent = core.send_in_pieces(handle, data)
         return sent.get() if sent.done else sent
 
+    def send_view(self, connection_id: str, data: memoryview) -> int | Future[int]:
+        """:meth:`send` of what still lies in the guest's memory: the kernel takes it from there."""
+        handle = self.handles.get(connection_id)
+        if handle is None:
+            raise self._stranger(connection_id)
+        core = handle._core
+        size = len(data)
+        if not core.sends_directly or core.handle is not handle or size > core.options.write_buffer_limit:
+            return self.send(connection_id, data.tobytes())
+        try:
+            taken = core.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            taken = 0
+        except OSError as error:
+            core.write_failed(error)
+            return size
+        if taken != size:
+            core.queue_output(data[taken:].tobytes(), 0)
+        return size
+
     def receive(self, connection_id: str, max_bytes: int) -> Any:
         """``tcp.receive``."""
         handle = self.handles.get(connection_id)

@@ -21,24 +21,31 @@ if TYPE_CHECKING:
 
     from theater_tcp.guest.core_road import CoreInstance
 
-__all__ = ["RESULT_BYTES", "check_result_place", "error_lowerer", "lifter", "lowerer"]
+__all__ = ["NARROW", "RESULT_BYTES", "check_result_place", "error_lowerer", "lifter", "lowerer"]
 
 RESULT_BYTES = 16
 """What the largest result of the interface takes where the guest wants it, the record of ``tls-info`` aside."""
 
+NARROW = struct.Struct("<B3xII")
+"""A ``result`` in memory, whose cases carry an address and a length, or nothing."""
+
 _pair = struct.Struct("<II")
-_narrow = struct.Struct("<B3xII")  # result: case, address and length
 _wide = struct.Struct("<B7xII")  # the same where the other case is 8 bytes wide
 _number = struct.Struct("<B7xQ")
 
 
-def check_result_place(instance: CoreInstance, pointer: int) -> None:
+def check_result_place(instance: CoreInstance, pointer: int, alignment: int = 4) -> None:
     """See that a guest has room where it wants a result.
+
+    Args:
+        instance: the guest.
+        pointer: where.
+        alignment: of the result, in bytes.
 
     Raises:
         GuestTrap: it has not.
     """
-    if pointer & 3:
+    if pointer & (alignment - 1):
         raise GuestTrap(f"the place for a result at {pointer:#x} is not aligned")
     instance.memory.check(pointer, RESULT_BYTES, "the place for a result")
 
@@ -143,7 +150,7 @@ def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, A
 
         def lower_text(instance: CoreInstance, pointer: int, value: str) -> int:
             data, alignment, length = encode(value)
-            return _lower_block(instance, (data, pointer, _narrow, 0, alignment, length))
+            return _lower_block(instance, (data, pointer, NARROW, 0, alignment, length))
 
         return lower_text
 
@@ -158,7 +165,7 @@ def error_lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, 
     """The same for an error, which the guest gets as its text."""
     result = function.result
     encode = ENCODINGS[encoding].encode
-    header = _wide if isinstance(result, Result) and result.ok is not None and result.ok.alignment == 8 else _narrow
+    header = _wide if isinstance(result, Result) and result.ok is not None and result.ok.alignment == 8 else NARROW
 
     def lower_error(instance: CoreInstance, pointer: int, error: Exception) -> int:
         data, alignment, length = encode(str(error))
@@ -184,7 +191,7 @@ def _lower_truth(instance: CoreInstance, pointer: int, value: bool) -> int:
 
 def _lower_data(instance: CoreInstance, pointer: int, value: bytes) -> int:
     size = len(value)
-    instance.placing = (value, pointer, _narrow, 0, 1, size)  # an empty list wants its block of no bytes too
+    instance.placing = (value, pointer, NARROW, 0, 1, size)  # an empty list wants its block of no bytes too
     return size | 1 << 32
 
 

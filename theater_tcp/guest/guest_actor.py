@@ -20,7 +20,7 @@ from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.tcp import ConnectionHandle, TcpActor
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from theater_tcp.guest_settings import Limits
 
@@ -108,18 +108,10 @@ class GuestConnectionHandle(ConnectionHandle):
 class _Arrival:
     """In the place of a future, for the ``receive`` of a guest: there is one at a time, so one object does for all."""
 
-    __slots__ = ("_actor",)
+    __slots__ = ("set", "set_exception_value")
 
-    def __init__(self, actor: GuestActor) -> None:
-        self._actor = actor
-
-    def set(self, data: bytes) -> None:
-        """Data has come, or the end of the stream."""
-        self._actor.guest_arrived(data)
-
-    def set_exception_value(self, error: BaseException) -> None:
-        """An error has come instead."""
-        self._actor.guest_arrived(error)
+    def __init__(self, arrived: Callable[[Any], None]) -> None:
+        self.set = self.set_exception_value = arrived
 
 
 class GuestActor(TcpActor):
@@ -148,7 +140,7 @@ class GuestActor(TcpActor):
         self._guest_instance: GuestInstance | None = None
         self._guest_calls = GuestCalls(name, self.tcp, self._theater_owner, limits, self._guest_wants_end)
         if program.takes_arrivals:
-            self._guest_calls.arrival = _Arrival(self)
+            self._guest_calls.arrival = _Arrival(self.guest_arrived)
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
         self._guest_serves: ConnectionHandle | None = None  # what was handed to it last

@@ -73,13 +73,20 @@ class GuestServer(TcpActor):
         """Somebody handed a connection over."""
         self._serve(connection)
 
+    def on_drain(self) -> None:
+        """The runtime is about to end: nobody will want a warm guest, which may have connections of its own."""
+        while self._warm:
+            self._warm.popleft().stop(block=False)
+
     def connection_done(self, guest: GuestActor) -> None:
         """A guest has no connection any more: back among the warm ones, or to its end."""
-        if guest.connections_served < self._recycle_after and len(self._warm) < self._pool:
+        if self._theater.network.draining:
+            guest.stop()
+        elif guest.connections_served < self._recycle_after and len(self._warm) < self._pool:
             self._warm.append(guest.actor_ref)
         else:
             guest.stop()
-            if self._pool and not self._theater.network.draining:
+            if self._pool:
                 self._refill()
 
     def _serve(self, connection: ConnectionHandle) -> None:
@@ -135,7 +142,7 @@ class GuestServer(TcpActor):
             except Exception as error:
                 logger.error("%s: no warm guest: %s", self.guest_name, error)
                 return
-            if len(self._warm) < self._pool:
+            if len(self._warm) < self._pool and not self._theater.network.draining:
                 self._warm.append(guest)
             else:
                 guest.stop(block=False)

@@ -20,7 +20,7 @@ import ctypes
 import importlib.metadata
 import struct
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, PYFUNCTYPE, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any
 
 import wasmtime
@@ -129,9 +129,11 @@ SUSPENDABLE = CFUNCTYPE(None, *[c_size_t] * 8)
 address of a trap goes, where the continuation goes)."""
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def _function(name: str, result: Any, *arguments: Any, brief: bool = False) -> Any:
+    """A function of the library. A brief one keeps Python's lock: it runs no guest, and is over in less than a
+    microsecond; all others let other threads run meanwhile."""
     try:
-        return CFUNCTYPE(result, *arguments)((name, _ffi.dll))
+        return (PYFUNCTYPE if brief else CFUNCTYPE)(result, *arguments)((name, _ffi.dll))
     except AttributeError:  # no such function, or no library
         _missing.append(name)
         return None
@@ -153,9 +155,9 @@ instance_new = _function("wasmtime_instance_new", _p, _p, _p, _p, c_size_t, _p, 
 export_get = _function("wasmtime_instance_export_get", c_bool, _p, _p, c_char_p, c_size_t, _p)
 linker_get = _function("wasmtime_linker_get", c_bool, _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, _p)
 memory_base = _function("wasmtime_memory_data", _p, _p, _p)
-memory_size = _function("wasmtime_memory_data_size", c_size_t, _p, _p)
+memory_size = _function("wasmtime_memory_data_size", c_size_t, _p, _p, brief=True)
 _CALL = (_p, _p, _p, c_size_t, _p, c_size_t, _p, _p)
-call = _function("wasmtime_func_call_async", _p, *_CALL)
+call = _function("wasmtime_func_call_async", _p, *_CALL, brief=True)
 poll = _function("wasmtime_call_future_poll", c_bool, _p)
 forget_call = _function("wasmtime_call_future_delete", None, _p)
 caller_context = _function("wasmtime_caller_context", _p, _p)

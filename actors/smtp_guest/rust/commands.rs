@@ -121,6 +121,15 @@ pub fn parse_bdat(argument: &str) -> Result<(u64, bool), Refusal> {
     }
 }
 
+/// See that nothing follows a command that takes nothing.
+pub fn refuse_argument(argument: &str) -> Result<(), Refusal> {
+    if argument.trim_matches(' ').is_empty() {
+        Ok(())
+    } else {
+        Err(replies::NO_ARGUMENT_WANTED)
+    }
+}
+
 enum Path<'a> {
     Null,
     Mailbox { address: &'a str, domain: &'a str },

@@ -9,6 +9,7 @@
 //! the end, so the store never sees an end that is none. A faulty message is scanned to its end: the fault that is reported
 //! does not depend on how the network split the bytes. For that, a line is judged when it is whole, or too long for any.
 
+use crate::commands::Refusal;
 use crate::replies;
 use crate::store::{Reply, Store};
 
@@ -203,6 +204,33 @@ impl Content {
             self.line_is_too_long = true;
             self.has_long_line = true;
         }
+    }
+}
+
+/// Octets that a BDAT command announced (RFC 3030, 2).
+#[derive(Default)]
+pub struct Chunk {
+    pub size: u64,
+    left: u64,
+    pub is_last: bool,
+    /// The reply when they have been read and thrown away; none: they are wanted.
+    pub refusal: Option<Refusal>,
+}
+
+impl Chunk {
+    pub fn new(size: u64, is_last: bool, refusal: Option<Refusal>) -> Chunk {
+        Chunk { size, left: size, is_last, refusal }
+    }
+
+    /// What of `data` belongs to it.
+    pub fn take<'d>(&mut self, data: &'d [u8]) -> &'d [u8] {
+        let piece = &data[..usize::try_from(self.left).map_or(data.len(), |left| left.min(data.len()))];
+        self.left -= piece.len() as u64;
+        piece
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.left == 0
     }
 }
 

@@ -90,13 +90,12 @@ impl<'a, N: Network> Lmtp<'a, N> {
         }
     }
 
-    /// The client has gone. The connection stays for the next client where `stays` allows it and this one's last message
-    /// was taken. Else it ends, politely where nothing is under way: what this client asked for in vain counts for it at
-    /// the store, and is not to count against another.
-    pub fn leave(&mut self, stays: bool) {
+    /// The client has gone. The connection stays for the next one where the last message was taken. Else it ends, politely
+    /// where nothing is under way: what was asked for in vain adds up at the store, and is not to fall on another client.
+    pub fn leave(&mut self) {
         self.abandon();
         self.messages = 0;
-        if self.phase == Phase::Ready && !(stays && self.is_settled) {
+        if self.phase == Phase::Ready && !self.is_settled {
             // Its answer makes no difference, so it is not waited for.
             let _ = self.network.send(b"QUIT\r\n");
             self.network.close();

@@ -7,13 +7,12 @@
 //! authenticated afterwards (RFC 3207, 6). No bytes whatsoever make it panic.
 
 use crate::commands::{self, begins_with, decode_command, Refusal};
-use crate::content::Content;
+use crate::content::Chunk;
 use crate::replies;
 use crate::settings::Settings;
-use crate::store::{Encryption, Origin, Reply, Sender, Store};
+use crate::store::{Encryption, Reply, Store};
+use crate::transaction::{open, Client, Transaction};
 
-/// RFC 1870, 3.
-const MAX_SIZE_DIGITS: usize = 20;
 const NOT_IMPLEMENTED: [&str; 7] = ["AUTH", "ETRN", "EXPN", "SAML", "SEND", "SOML", "TURN"];
 /// A browser that was lured here sends one of these first, and an attacker's commands after it.
 const HTTP: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
@@ -40,30 +39,13 @@ enum Mode {
     End,
 }
 
-/// What TLS is to a connection.
-#[derive(Clone, Copy, PartialEq)]
-enum Tls {
-    Active,
-    Offered,
-    Unavailable,
-}
-
-struct Transaction {
-    sender: Sender,
-    recipients: Vec<String>,
-    content: Option<Content>,
-}
-
 pub struct Session<'a> {
     settings: &'a Settings,
-    peer: String,
-    tls: Tls,
-    encryption: Option<Encryption>,
+    client: Client,
+    offers_tls: bool,
     mode: Mode,
     is_leaving: bool,
     is_injected: bool,
-    helo: String,
-    is_extended: bool,
     transaction: Option<Transaction>,
     errors: u32,
     asides: u32,
@@ -71,11 +53,7 @@ pub struct Session<'a> {
     held: Vec<u8>,
     /// What is left of the line, up to its CR LF, is dropped.
     line_is_refused: bool,
-    chunk_size: u64,
-    chunk_left: u64,
-    chunk_is_last: bool,
-    /// The reply when the chunk has been read and thrown away; none: it is wanted.
-    chunk_refusal: Option<Refusal>,
+    chunk: Chunk,
     /// Replies to send, several in one piece (RFC 2920, 3.2).
     pub output: Vec<u8>,
 }
@@ -83,30 +61,19 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// `peer`: the client's address; `offers_tls`: whether the connection can become TLS, of no account where it is.
     pub fn new(settings: &'a Settings, peer: String, offers_tls: bool, encryption: Option<Encryption>) -> Session<'a> {
-        let tls = match (&encryption, offers_tls) {
-            (Some(_), _) => Tls::Active,
-            (None, true) => Tls::Offered,
-            (None, false) => Tls::Unavailable,
-        };
         Session {
             settings,
-            peer,
-            tls,
-            encryption,
+            client: Client { peer, helo: String::new(), is_extended: false, encryption },
+            offers_tls,
             mode: Mode::Commands,
             is_leaving: false,
             is_injected: false,
-            helo: String::new(),
-            is_extended: false,
             transaction: None,
             errors: 0,
             asides: 0,
             held: Vec::new(),
             line_is_refused: false,
-            chunk_size: 0,
-            chunk_left: 0,
-            chunk_is_last: false,
-            chunk_refusal: None,
+            chunk: Chunk::default(),
             output: Vec::new(),
         }
     }
@@ -114,7 +81,7 @@ impl<'a> Session<'a> {
     /// The same client's next session, for its connection has become TLS: all that it said before is forgotten, and there
     /// is no second greeting (RFC 3207, 4.2).
     pub fn secured(self, encryption: Encryption) -> Session<'a> {
-        Session::new(self.settings, self.peer, false, Some(encryption))
+        Session::new(self.settings, self.client.peer, false, Some(encryption))
     }
 
     /// Say the first word.
@@ -181,7 +148,7 @@ impl<'a> Session<'a> {
                     self.output.extend_from_slice(replies::GOING_DOWN);
                     break;
                 }
-                Mode::Chunk if rest.is_empty() && self.chunk_left == 0 => self.read_chunk(rest, store),
+                Mode::Chunk if rest.is_empty() && self.chunk.is_whole() => self.read_chunk(rest, store),
                 _ if rest.is_empty() => break,
                 Mode::Commands => self.read_command(rest, store),
                 Mode::Data => self.read_data(rest, store),
@@ -279,7 +246,11 @@ impl<'a> Session<'a> {
     }
 
     fn waits_for_tls(&self) -> bool {
-        self.settings.require_tls && self.tls != Tls::Active
+        self.settings.require_tls && !self.is_secure()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.client.encryption.is_some()
     }
 
     fn is_http(&mut self, verb: &str) -> bool {
@@ -292,30 +263,31 @@ impl<'a> Session<'a> {
 
     fn ehlo(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
         self.meet(argument, store)?;
-        self.is_extended = true;
-        Ok(if self.tls == Tls::Offered { &self.settings.ehlo_reply_before_tls } else { &self.settings.ehlo_reply })
+        self.client.is_extended = true;
+        let offers_tls = self.offers_tls && !self.is_secure();
+        Ok(if offers_tls { &self.settings.ehlo_reply_before_tls } else { &self.settings.ehlo_reply })
     }
 
     fn helo(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
         self.meet(argument, store)?;
-        self.is_extended = false;
+        self.client.is_extended = false;
         Ok(&self.settings.helo_reply)
     }
 
     fn meet(&mut self, argument: &str, store: &mut dyn Store) -> Result<(), Refusal> {
         self.count_aside()?;
-        self.helo = commands::parse_helo(argument)?.to_owned();
+        self.client.helo = commands::parse_helo(argument)?.to_owned();
         self.drop_transaction(store); // RFC 5321, 4.1.4
         Ok(())
     }
 
     fn starttls(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
         self.count_aside()?;
-        if self.tls == Tls::Active {
+        if self.is_secure() {
             return Err(replies::TLS_ALREADY);
         }
-        refuse_argument(argument)?;
-        if self.tls == Tls::Unavailable {
+        commands::refuse_argument(argument)?;
+        if !self.offers_tls {
             return Err(replies::NO_TLS);
         }
         self.drop_transaction(store);
@@ -324,52 +296,21 @@ impl<'a> Session<'a> {
     }
 
     fn mail(&mut self, argument: &str) -> Result<&'a [u8], Refusal> {
-        if self.helo.is_empty() {
+        if self.client.helo.is_empty() {
             return Err(replies::NOT_GREETED);
         }
         if self.transaction.is_some() {
             return Err(replies::NESTED_MAIL);
         }
         let mail = commands::parse_mail(argument)?;
-        let mut sender = Sender { address: mail.sender.to_owned(), ..Sender::default() };
-        for (keyword, value) in mail.parameters {
-            self.set_parameter(&mut sender, keyword, value)?;
-        }
-        if !sender.is_utf8 && !mail.sender.is_ascii() {
-            return Err(replies::UTF8_NOT_ASKED_FOR);
-        }
-        self.transaction = Some(Transaction { sender, recipients: Vec::new(), content: None });
+        self.transaction = Some(Transaction::new(mail, &self.client, self.settings)?);
         Ok(replies::SENDER_OK)
-    }
-
-    fn set_parameter(&self, sender: &mut Sender, keyword: &str, value: Option<&str>) -> Result<(), Refusal> {
-        if !self.is_extended {
-            return Err(replies::UNKNOWN_PARAMETER); // HELO asks for no extension (RFC 5321, 2.2.1)
-        }
-        match (keyword.to_ascii_uppercase().as_str(), value) {
-            ("SIZE", Some(digits))
-                if digits.len() <= MAX_SIZE_DIGITS && digits.bytes().all(|octet| octet.is_ascii_digit()) =>
-            {
-                // 20 digits may be more than 64 bits hold; that is too large as well
-                if digits.parse().map_or(true, |size: u64| size > self.settings.max_message_size) {
-                    return Err(replies::TOO_LARGE);
-                }
-            }
-            ("BODY", Some(body)) if body.eq_ignore_ascii_case("7BIT") => sender.is_8bit = false,
-            ("BODY", Some(body)) if body.eq_ignore_ascii_case("8BITMIME") => sender.is_8bit = true,
-            ("SMTPUTF8", None) => sender.is_utf8 = true,
-            ("SIZE" | "BODY" | "SMTPUTF8", _) => return Err(replies::BAD_PARAMETER),
-            _ => return Err(replies::UNKNOWN_PARAMETER),
-        }
-        Ok(())
     }
 
     fn rcpt(&mut self, argument: &str, store: &mut dyn Store) -> Result<(), Reply> {
         let transaction = open(&mut self.transaction)?;
         let address = commands::parse_rcpt(argument)?;
-        if !transaction.sender.is_utf8 && !address.is_ascii() {
-            return Err(replies::UTF8_NOT_ASKED_FOR.into());
-        }
+        transaction.check_letters(address)?;
         if transaction.recipients.len() >= self.settings.max_recipients {
             return Err(replies::TOO_MANY_RECIPIENTS.into());
         }
@@ -383,39 +324,39 @@ impl<'a> Session<'a> {
     }
 
     fn data(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
-        refuse_argument(argument)?;
-        if open(&mut self.transaction)?.recipients.is_empty() {
+        commands::refuse_argument(argument)?;
+        let transaction = open(&mut self.transaction)?;
+        if transaction.recipients.is_empty() {
             return Err(replies::NO_RECIPIENTS);
         }
-        self.begin_content(store);
+        transaction.begin(&self.client, self.settings, store);
         self.mode = Mode::Data;
         Ok(replies::GO_AHEAD)
     }
 
     fn bdat(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
         let (size, is_last) = commands::parse_bdat(argument)?;
-        self.chunk_size = size;
-        self.chunk_left = size;
-        self.chunk_is_last = is_last;
         // Whatever the answer will be, the chunk comes and has to be read (RFC 3030, 2).
         self.mode = Mode::Chunk;
-        self.chunk_refusal = match &self.transaction {
-            _ if self.waits_for_tls() => Some(replies::TLS_FIRST),
+        let waits_for_tls = self.waits_for_tls();
+        let refusal = match &mut self.transaction {
+            _ if waits_for_tls => Some(replies::TLS_FIRST),
             None => Some(replies::MAIL_FIRST),
             Some(transaction) if transaction.recipients.is_empty() => Some(replies::NO_RECIPIENTS),
             Some(transaction) => {
-                if transaction.content.is_none() {
-                    self.begin_content(store);
+                if !transaction.has_begun() {
+                    transaction.begin(&self.client, self.settings, store);
                 }
                 None
             }
         };
+        self.chunk = Chunk::new(size, is_last, refusal);
         Ok(b"")
     }
 
     fn rset(&mut self, argument: &str, store: &mut dyn Store) -> Result<&'a [u8], Refusal> {
         self.count_aside()?;
-        refuse_argument(argument)?;
+        commands::refuse_argument(argument)?;
         self.drop_transaction(store);
         Ok(replies::OK)
     }
@@ -434,7 +375,7 @@ impl<'a> Session<'a> {
     }
 
     fn quit(&mut self, argument: &str) -> Result<&'a [u8], Refusal> {
-        refuse_argument(argument)?;
+        commands::refuse_argument(argument)?;
         self.mode = Mode::End;
         Ok(replies::GOODBYE)
     }
@@ -456,113 +397,51 @@ impl<'a> Session<'a> {
 
     // -- content --------------------------------------------------------------------------------------------------
 
-    fn begin_content(&mut self, store: &mut dyn Store) {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.content = Some(Content::new(self.settings.max_message_size, self.settings.max_text_line));
-            let mut recipients = transaction.recipients.iter();
-            let first = recipients.next();
-            store.begin(&Origin {
-                helo: &self.helo,
-                peer: &self.peer,
-                protocol: match (transaction.sender.is_utf8, self.is_extended, self.encryption.is_some()) {
-                    (true, _, true) => "UTF8SMTPS",
-                    (true, _, false) => "UTF8SMTP",
-                    (false, true, true) => "ESMTPS",
-                    (false, true, false) => "ESMTP",
-                    (false, false, _) => "SMTP", // there is no name for it with TLS (RFC 3848)
-                },
-                encryption: self.encryption.as_ref(),
-                recipient: first.filter(|&first| recipients.all(|other| other == first)).map(String::as_str),
-            });
-        }
-    }
-
     fn read_data(&mut self, data: &[u8], store: &mut dyn Store) -> usize {
-        match self.content().receive_data(data, store) {
-            Some(taken) => {
-                self.end_message(store);
-                taken
-            }
-            None => {
-                self.give_up_if_faulty(store);
-                data.len()
-            }
+        let taken = self.transaction().receive_data(data, store);
+        if taken.is_some() {
+            self.end_message(store);
         }
+        taken.unwrap_or(data.len())
     }
 
     fn read_chunk(&mut self, data: &[u8], store: &mut dyn Store) -> usize {
-        let piece = &data[..usize::try_from(self.chunk_left).map_or(data.len(), |left| left.min(data.len()))];
-        self.chunk_left -= piece.len() as u64;
-        let is_whole = self.chunk_left == 0;
-        if let Some(refusal) = self.chunk_refusal {
+        let piece = self.chunk.take(data);
+        let is_whole = self.chunk.is_whole();
+        if let Some(refusal) = self.chunk.refusal {
             if is_whole {
                 self.mode = Mode::Commands;
                 self.refuse(refusal.into(), b"");
             }
             return piece.len();
         }
-        self.content().receive_chunk(piece, store);
-        if is_whole && self.chunk_is_last {
-            self.content().end_chunks(store);
+        self.transaction().receive_chunk(piece, store);
+        if is_whole && self.chunk.is_last {
+            self.transaction().end_chunks(store);
             self.end_message(store);
-            return piece.len();
-        }
-        self.give_up_if_faulty(store);
-        if is_whole {
+        } else if is_whole {
             self.mode = Mode::Commands;
-            let reply = match self.content().refusal() {
-                Some(refusal) => refusal,
-                None => format!("250 2.0.0 {} octets received\r\n", self.chunk_size).into_bytes().into(),
-            };
+            let size = self.chunk.size;
+            let refusal = self.transaction().refusal();
+            let reply = refusal.unwrap_or_else(|| format!("250 2.0.0 {} octets received\r\n", size).into_bytes().into());
             self.output.extend_from_slice(&reply);
         }
         piece.len()
     }
 
-    /// What the store has of a message that will be refused is of no use.
-    fn give_up_if_faulty(&mut self, store: &mut dyn Store) {
-        if self.content().is_faulty() {
-            store.abandon();
-        }
-    }
-
-    /// The message is in: refuse it, or have it stored.
     fn end_message(&mut self, store: &mut dyn Store) {
         self.mode = Mode::Commands;
-        let reply = match self.content().refusal() {
-            Some(refusal) => {
-                store.abandon();
-                refusal
+        if let Some(transaction) = self.transaction.take() {
+            let reply = transaction.finish(store);
+            if reply.first() == Some(&b'2') {
+                self.errors = 0;
+                self.asides = 0;
             }
-            None => store.finish(),
-        };
-        self.transaction = None;
-        if reply.first() == Some(&b'2') {
-            self.errors = 0;
-            self.asides = 0;
+            self.output.extend_from_slice(&reply);
         }
-        self.output.extend_from_slice(&reply);
     }
 
-    fn content(&mut self) -> &mut Content {
-        let content = self.transaction.as_mut().and_then(|transaction| transaction.content.as_mut());
-        content.expect("there is content that nobody announced")
-    }
-}
-
-/// The transaction, where its content has not begun.
-fn open(transaction: &mut Option<Transaction>) -> Result<&mut Transaction, Refusal> {
-    match transaction {
-        None => Err(replies::MAIL_FIRST),
-        Some(transaction) if transaction.content.is_some() => Err(replies::CHUNKS_BEGUN),
-        Some(transaction) => Ok(transaction),
-    }
-}
-
-fn refuse_argument(argument: &str) -> Result<(), Refusal> {
-    if argument.trim_matches(' ').is_empty() {
-        Ok(())
-    } else {
-        Err(replies::NO_ARGUMENT_WANTED)
+    fn transaction(&mut self) -> &mut Transaction {
+        self.transaction.as_mut().expect("there is content that nobody announced")
     }
 }

@@ -9,8 +9,9 @@ pub struct Settings {
     /// Where the LMTP store is: `host:port`, `[v6]:port` or `unix:/path`.
     pub store: String,
     pub require_tls: bool,
-    /// Seconds that a client may stay silent (RFC 5321, 4.5.3.2.7).
-    pub timeout: f64,
+    /// Seconds that a client may stay silent (RFC 5321, 4.5.3.2.7); none: the connection's `receive_timeout` stays as the
+    /// manifest has it.
+    pub timeout: Option<f64>,
     /// Seconds that the store may take for an answer (RFC 5321, 4.5.3.2.6).
     pub store_timeout: f64,
     pub max_message_size: u64,
@@ -29,6 +30,7 @@ pub struct Settings {
 /// Sizes and counts end here, so that they can be added without a thought.
 const MAX: u64 = 1 << 30;
 const MAX_SECONDS: f64 = 1_000_000.0;
+const DEFAULT_TIMEOUT: f64 = 300.0;
 
 impl Settings {
     /// `config`: a mapping as JSON. An error is one line that names the setting.
@@ -37,7 +39,7 @@ impl Settings {
             hostname: "localhost".to_owned(),
             store: String::new(),
             require_tls: false,
-            timeout: 300.0,
+            timeout: Some(DEFAULT_TIMEOUT),
             store_timeout: 600.0,
             max_message_size: 26_214_400,
             max_recipients: 1000,
@@ -78,7 +80,8 @@ impl Settings {
                     _ => return Err("expected true or false".to_owned()),
                 }
             }
-            "timeout" => self.timeout = seconds(value)?,
+            "timeout" if *value == Value::Null => self.timeout = None,
+            "timeout" => self.timeout = Some(seconds(value).map_err(|reason| reason + " or null")?),
             "store_timeout" => self.store_timeout = seconds(value)?,
             "max_message_size" => self.max_message_size = whole(value, 65_536)?,
             "max_recipients" => self.max_recipients = whole(value, 100)? as usize,
@@ -90,6 +93,11 @@ impl Settings {
             _ => return Err("there is no such setting".to_owned()),
         }
         Ok(())
+    }
+
+    /// Milliseconds that a command may take, however slowly it comes.
+    pub fn command_timeout_ms(&self) -> u128 {
+        (self.timeout.unwrap_or(DEFAULT_TIMEOUT) * 1000.0) as u128
     }
 
     fn extensions(&self, more: &str) -> Vec<u8> {

@@ -12,6 +12,7 @@ mod session;
 mod settings;
 mod store;
 mod trace;
+mod transaction;
 
 use lmtp::{Lmtp, Network};
 use session::{Next, Session};
@@ -60,8 +61,9 @@ impl Actor for Smtp {
 impl Smtp {
     /// Carry a client's session to its end.
     fn serve(&mut self, connection: &Connection) -> Result<()> {
-        let timeout_ms = (self.settings.timeout * 1000.0) as u128;
-        connection.set_option("receive_timeout", &duration(self.settings.timeout))?;
+        if let Some(timeout) = self.settings.timeout {
+            connection.set_option("receive_timeout", &duration(timeout))?;
+        }
         let peer = connection.peer_address()?;
         let offers_tls = connection.tls_available()?;
         let encryption = if offers_tls { None } else { encryption_of(connection)? };
@@ -90,7 +92,7 @@ impl Smtp {
             } else {
                 let now = clock::now();
                 let since = *silent_since.get_or_insert(now);
-                if now.saturating_sub(since).as_millis() > timeout_ms {
+                if now.saturating_sub(since).as_millis() > self.settings.command_timeout_ms() {
                     session.time_out(&mut self.store);
                     return connection.send(&session.output).map(drop);
                 }

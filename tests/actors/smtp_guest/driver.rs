@@ -22,6 +22,8 @@ mod session;
 mod settings;
 #[path = "../../../actors/smtp_guest/rust/store.rs"]
 mod store;
+#[path = "../../../actors/smtp_guest/rust/transaction.rs"]
+mod transaction;
 
 use session::{Next, Session};
 use settings::Settings;

@@ -139,3 +139,14 @@ def test_sigterm_lets_the_message_under_way_come_in(tmp_path: Path, certificates
             client.close()
         assert process.popen.wait() == 0
         assert len(process.delivered()) == 1
+
+
+def test_sigterm_does_not_wait_for_guests_that_nobody_uses_and_their_connections_to_the_store(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    with Process(tmp_path, certificates) as process:
+        with smtplib.SMTP("localhost", process.port, timeout=TIMEOUT_S) as client:
+            client.sendmail("a@example.net", ["b@example.org"], TEXT)
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for("stopped")
+        assert process.popen.wait() == 0

@@ -62,6 +62,28 @@ def fronting(store: str, settings: Settings | None = None, **init: Any) -> Itera
         yield Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
 
 
+@contextmanager
+def warm(store: str, options: Options = Options(half_open=True), **init: Any) -> Iterator[Front]:  # noqa: B008
+    """One guest that serves one client after the other, with room for a client and for the store."""
+    with Theater(Settings(options=options)) as theater:
+        guest = theater.spawn_guest(
+            theater.load_guest(the_guest(), ["clock"]),
+            {"hostname": "mx.example.org", "store": store, **init},
+            name="smtp",
+            per_connection=True,
+            pool=1,
+            permissions=None,
+            limits=Limits(connections=2),
+        )
+        yield Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
+
+
+def leave(client: Dialog) -> None:
+    """Say goodbye, and wait for the end."""
+    assert client.ask(b"QUIT\r\n") == ["221 2.0.0"]
+    assert client.rest() == b""
+
+
 def says(reply: bytes) -> str:
     return reply.decode().rstrip("\r\n")
 
@@ -230,8 +252,8 @@ def test_a_message_that_is_there_as_a_whole_goes_in_one_chunk_where_the_store_ta
             client.send(b"QUIT\r\n")
             assert client.rest().endswith(b"\r\n250 2.0.0 Ok\r\n221 2.0.0 Goodbye\r\n")
         size, _, received = store.heard[3].partition(b" LAST\r\n")
-        assert store.rest.endswith(b" +0000\r\n" + TEXT_IN_CHUNKS + b"QUIT\r\n")
-        assert size == b"BDAT %d" % len((received + store.rest).removesuffix(b"QUIT\r\n"))
+        assert store.rest.endswith(b" +0000\r\n" + TEXT_IN_CHUNKS)
+        assert size == b"BDAT %d" % len(received + store.rest)
 
 
 def test_a_store_that_takes_too_long_has_the_client_come_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +304,10 @@ def test_a_guest_that_runs_out_of_memory_ends_one_connection_and_no_other(caplog
             "max_recipients: expected a whole number from 100 to 1073741824",
         ),
         ({"store": "127.0.0.1:1", "max_errors": 1.5}, "max_errors: expected a whole number from 1 to 1073741824"),
-        ({"store": "127.0.0.1:1", "timeout": "5 min"}, "timeout: expected a number of seconds from 0.001 to 1000000"),
+        (
+            {"store": "127.0.0.1:1", "timeout": "5 min"},
+            "timeout: expected a number of seconds from 0.001 to 1000000 or null",
+        ),
         ({"store": "127.0.0.1:1", "require_tls": 1}, "require_tls: expected true or false"),
         ({"store": "127.0.0.1:1", "hostname": "two words"}, "hostname: expected a domain name or an address literal"),
         ({"store": "127.0.0.1:1", "domains": ["x"]}, "domains: expected a text, a number or a flag"),
@@ -298,14 +323,96 @@ def test_a_wrong_setting_refuses_the_start_in_one_line_that_names_it(init: dict[
 
 
 def test_a_guest_serves_one_client_after_the_other_and_takes_nothing_over() -> None:
-    with scripted((OK, OK), (OK, OK)) as store, Theater() as theater:
-        program = theater.load_guest(the_guest(), ["clock"])
-        config = {"hostname": "mx.example.org", "store": store.address}
-        guest = theater.spawn_guest(program, config, name="smtp", per_connection=True, pool=1, permissions=None)
-        front = Front(theater, theater.listen_for(guest, "127.0.0.1:0").address)
+    with scripted((OK, OK), (OK, OK)) as store, warm(store.address) as front:
         for _ in range(2):
             with front.dial() as client:
                 assert client.ask(MAIL + B, 2) == ["250 2.1.0", "250 2.0.0"]
-                assert client.ask(b"QUIT\r\n") == ["221 2.0.0"]
-                assert client.rest() == b""
+                leave(client)
         assert [command[:4] for command in store.heard].count(b"LHLO") == 2
+
+
+# -- the connection to the store, from one client to the next -------------------------------------------------------
+
+
+MESSAGE = (OK, OK, GO_AHEAD, OK)
+
+
+def deliver(client: Dialog) -> str:
+    """The answer to a message for one recipient."""
+    return client.ask(MAIL + B + b"DATA\r\n" + TEXT, 4)[3]
+
+
+def test_the_connection_to_the_store_stays_for_the_next_client_of_a_warm_guest() -> None:
+    with scripted(MESSAGE * 3) as store, warm(store.address) as front:
+        for _ in range(3):
+            with front.dial() as client:
+                assert deliver(client) == "250 2.0.0"
+                leave(client)
+    texts = store.heard[4::4]
+    assert store.heard == [
+        b"LHLO mx.example.org\r\n",
+        *(part for text in texts for part in (MAIL, B, b"DATA\r\n", text)),
+    ]
+    assert len({text.partition(b" id ")[2].partition(b"\r\n")[0] for text in texts}) == 3
+
+
+@pytest.mark.parametrize("farewell", [HANG_UP, b"421 4.4.2 Idle for too long\r\n"], ids=["none", "421"])
+def test_a_store_that_ends_the_connection_when_the_next_client_needs_it_is_connected_to_anew_in_silence(
+    caplog: pytest.LogCaptureFixture, farewell: bytes
+) -> None:
+    with scripted((*MESSAGE, farewell), MESSAGE) as store, warm(store.address) as front:
+        for _ in range(2):
+            with front.dial() as client:
+                assert deliver(client) == "250 2.0.0"
+                leave(client)
+        assert [command[:4] for command in store.heard].count(b"LHLO") == 2
+    assert caplog.text == ""
+
+
+def test_a_store_that_ends_the_connection_while_nobody_needs_it_is_connected_to_anew_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, warm(f"127.0.0.1:{listening.getsockname()[1]}") as front:
+        for _ in range(2):
+            with front.dial() as client:
+                client.send(MAIL + B + b"DATA\r\n" + TEXT)
+                store, _ = listening.accept()
+                with store, store.makefile("rb") as reader:
+                    store.sendall(b"".join([GREETING, LHLO, *MESSAGE]))
+                    assert [client.code() for _ in range(4)][3] == "250 2.0.0"
+                    leave(client)
+                    assert b".\r\n" in iter(reader.readline, b"")
+                    store.sendall(b"421 4.4.2 Idle for too long\r\n")
+    assert caplog.text == ""
+
+
+def test_a_message_whose_fate_is_unknown_is_not_sent_a_second_time_over_a_new_connection() -> None:
+    with scripted((*MESSAGE, OK, OK, GO_AHEAD, HANG_UP), MESSAGE) as store, warm(store.address) as front:
+        for told in ("250 2.0.0", "451 4.3.0"):
+            with front.dial() as client:
+                assert deliver(client) == told
+                leave(client)
+        assert [command[:4] for command in store.heard].count(b"LHLO") == 1
+
+
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [((OK, NO), MAIL + B), ((NO, NO), MAIL + B), ((OK, OK, GO_AHEAD, NO), MAIL + B + b"DATA\r\n" + TEXT)],
+    ids=["recipient", "sender", "message"],
+)
+def test_what_a_client_was_refused_is_not_counted_against_the_next_one(replies: tuple[bytes, ...], said: bytes) -> None:
+    with scripted(replies, MESSAGE) as store, warm(store.address) as front:
+        with front.dial() as client:
+            client.send(said + b"QUIT\r\n")
+            assert client.rest().endswith(b"\r\n221 2.0.0 Goodbye\r\n")
+        with front.dial() as client:
+            assert deliver(client) == "250 2.0.0"
+        assert [command[:4] for command in store.heard].count(b"LHLO") == 2
+
+
+def test_without_a_timeout_of_its_own_the_guest_leaves_the_receive_timeout_as_it_is() -> None:
+    with (
+        warm("127.0.0.1:1", timeout=None, options=Options(half_open=True, receive_timeout=0.05)) as front,
+        front.dial() as client,
+    ):
+        assert client.code() == "421 4.4.2"
