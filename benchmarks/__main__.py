@@ -71,7 +71,7 @@ def run(
     ] = "",
     json: Annotated[Path | None, typer.Option(help="Write every round to this file.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="See whether everything works, in under a minute; the figures mean little.")
+        bool, typer.Option("--quick", help="See whether everything works, in two minutes; the figures mean little.")
     ] = False,
 ) -> None:
     """Compare the runtime with its peers: contestants in turn, medians, and which goals are met."""

@@ -416,7 +416,8 @@ def test_the_error_tells_the_first_mistake_and_how_many_more_there_are(write: Wr
 
 
 def test_name_and_python_are_needed(write: Write) -> None:
-    assert problems(write("init: {}")) == ["m.yaml: name: is missing", "m.yaml: python: is missing, or actor: for a WebAssembly guest"]
+    missing = ["m.yaml: name: is missing", "m.yaml: python: is missing, or actor: for a WebAssembly guest"]
+    assert problems(write("init: {}")) == missing
 
 
 def test_an_actor_that_listens_nowhere_may_have_options_for_what_it_opens_by_itself(write: Write) -> None:

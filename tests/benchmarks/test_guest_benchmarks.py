@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import smtplib
 import sys
 from pathlib import Path
 
@@ -30,17 +30,25 @@ FEW = Load("4 × 64 B", "", "echo", 4)
 
 
 @needs_compiler
-@pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("style", [ACTIVE, WAITING, POOLED])
-def test_a_guest_sends_back_every_byte_in_every_style_and_by_every_road(style: str, road: str) -> None:
+def test_a_guest_sends_back_every_byte_in_every_style(style: str) -> None:
     build()
-    with Server(C_GUEST, command_for("c", style, road)) as server:
+    with Server(C_GUEST, command_for("c", style)) as server:
+        large = Load("64 KiB", "", "echo", 2, 65536, 4)
+        for load in (FEW, large):
+            result = run_load(server, load, seconds=0.05, warmup=0, verify=True)
+            assert result.operations > 0
+            assert result.errors == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("road", ROADS)
+def test_a_guest_sends_back_every_byte_by_every_road(road: str) -> None:
+    build()
+    with Server(C_GUEST, command_for("c", ACTIVE, road)) as server:
         result = run_load(server, FEW, seconds=0.05, warmup=0, verify=True)
         assert result.operations > 0
         assert result.errors == 0
-        assert (
-            run_load(server, Load("64 KiB", "", "echo", 2, 65536, 4), seconds=0.05, warmup=0, verify=True).errors == 0
-        )
 
 
 @needs_compiler
@@ -83,14 +91,10 @@ def test_an_echo_goes_on_beside_a_guest_that_never_waits(echo: str) -> None:
 
 def test_a_message_to_the_smtp_guest_lies_in_the_maildir(tmp_path: Path) -> None:
     with Server("guest", [sys.executable, "-m", "benchmarks.servers.smtp_guest", str(tmp_path)]) as server:
-        script = (
-            "import smtplib, sys\n"
-            "with smtplib.SMTP('127.0.0.1', int(sys.argv[1])) as client:\n"
-            "    client.sendmail('from@example.org', ['to@example.org'], b'Subject: x\\r\\n\\r\\nhello\\r\\n')\n"
-        )
-        subprocess.run([sys.executable, "-c", script, str(server.port)], check=True)
+        with smtplib.SMTP("127.0.0.1", server.port) as client:
+            client.sendmail("from@example.org", ["to@example.org"], b"Subject: x\r\n\r\nhello\r\n")
         (message,) = tmp_path.glob("**/new/*")
-        assert message.read_bytes().endswith(b"hello\r\n")
+        assert message.read_bytes().endswith(b"\n\nhello\n")
 
 
 def test_a_goal_of_a_guest_is_held_against_the_python_echos_cost_divided_by_its_own() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.test_sending import small_window
 from tests.guests.puppets import GuestOwner, GuestStage, stage_settings
 from tests.guests.wat_guests import IMPORTS, puppet
 from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end, stuff
@@ -45,7 +46,7 @@ def by_id(guest: GuestOwner, function: str, some_id: str) -> str:
     return guest.refused(function, some_id, *REST.get(function, ()))
 
 
-def flood(guest: GuestOwner, connection: str, pieces: int = 12) -> Any:
+def flood(guest: GuestOwner, connection: str, pieces: int = 6) -> Any:
     """Let the guest send more than the system takes for it, by 2 MB; a future of how much it sent."""
 
     def send_all(_actor: Any) -> int:
@@ -216,9 +217,9 @@ def test_send_gives_the_length_of_all_that_it_took(stage: GuestStage, road: str,
 def test_a_send_to_a_slow_peer_suspends_the_guest_and_nobody_else(stage: GuestStage, road: str) -> None:
     guest, other = stage.guest(road), stage.guest(road)
     echo = stage.theater.listen_for(stage.theater.spawn(Echo), "127.0.0.1:0").address
-    connection, peer = pair(stage, guest)
+    handle, peer = small_window(guest)
     size = 12_000_000
-    sending = flood(guest, connection, 6)
+    sending = flood(guest, handle.id)
     receive_exactly(peer, 1 << 16)
     stage.pass_turns()
     client = other.connect(echo)
@@ -230,7 +231,8 @@ def test_a_send_to_a_slow_peer_suspends_the_guest_and_nobody_else(stage: GuestSt
 
 def test_a_send_that_the_peer_does_not_take_is_timeout_and_ends_the_connection(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
-    connection, _peer = pair(stage, guest, send_timeout=0.1)
+    handle, _peer = small_window(guest, send_timeout=0.1)
+    connection = handle.id
     with pytest.raises(by_kind["timeout"]):
         flood(guest, connection).get(timeout=TIMEOUT)
     guest.expect("on_close", "timeout")
@@ -239,8 +241,8 @@ def test_a_send_that_the_peer_does_not_take_is_timeout_and_ends_the_connection(s
 
 def test_a_peer_that_resets_while_a_send_waits_ends_it_with_reset(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
-    connection, peer = pair(stage, guest)
-    sending = flood(guest, connection)
+    connection, peer = small_window(guest)
+    sending = flood(guest, connection.id)
     receive_exactly(peer, 1000)
     cut(peer)
     with pytest.raises(TheaterError, match=r"^(reset|closed)"):  # in the middle of a send, or between two

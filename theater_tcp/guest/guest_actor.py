@@ -90,6 +90,9 @@ class Keeper(Protocol):
     def connection_done(self, guest: GuestActor) -> None:
         """The guest has no connection any more."""
 
+    def guest_lost(self) -> None:
+        """A guest has come to its end before its time."""
+
 
 class GuestConnectionHandle(ConnectionHandle):
     """A guest's hold on a connection, with its id as the guest's exports take it."""
@@ -335,6 +338,8 @@ class GuestActor(TcpActor):
         logger.error("%s ended in %s: %s%s", self.guest_name, export, error.reason, lines)
         if not self.actor_starting:
             self.stop()
+            if self._guest_keeper is not None:
+                self._guest_keeper.guest_lost()
         elif error.reason.startswith("limit: "):
             return LimitReached(f"{export}: {error.reason.removeprefix('limit: ')}")
         return CallbackFailed(f"{export}: {error.reason}")

@@ -86,8 +86,12 @@ class GuestServer(TcpActor):
             self._warm.append(guest.actor_ref)
         else:
             guest.stop()
-            if self._pool:
-                self._refill()
+            self.guest_lost()
+
+    def guest_lost(self) -> None:
+        """There is a guest less: make a warm one in its place."""
+        if len(self._warm) < self._pool and not self._theater.network.draining:
+            self._refill()
 
     def _serve(self, connection: ConnectionHandle) -> None:
         while self._warm:
