@@ -44,7 +44,7 @@ class Starter(TcpActor):
 
     def __init__(self, program: Any, binary: bytes, count: int) -> None:
         super().__init__()
-        self.program, self.count = program, count
+        self.program, self.count, self.limits = program, count, Limits()
         self.engine = wasmtime.Engine(fiber_config(self.theater.settings.guest_stack))
         self.module = wasmtime.Module(self.engine, binary)
         self.linker = wasmtime.Linker(self.engine)
@@ -58,8 +58,8 @@ class Starter(TcpActor):
         starts: dict[str, Callable[[], Any]] = {
             WASMTIME: self.bare,
             INSTANCE: self.instance,
-            SPAWN: lambda: self.theater.spawn(UninitializedGuest, "guest", self.program, b"", Limits()),
-            SPAWN_INIT: lambda: self.theater.spawn(GuestActor, "guest", self.program, b"", Limits()),
+            SPAWN: lambda: self.theater.spawn(UninitializedGuest, "guest", self.program, b"", self.limits),
+            SPAWN_INIT: lambda: self.theater.spawn(GuestActor, "guest", self.program, b"", self.limits),
         }
         start = starts[case]
         cpu, begun = time.thread_time(), time.perf_counter()
@@ -84,7 +84,7 @@ class Starter(TcpActor):
 
     def instance(self) -> Any:
         """Our instance, without an actor."""
-        return self.program.instantiate(None, Limits())
+        return self.program.instantiate(None, self.limits)
 
 
 def main() -> None:

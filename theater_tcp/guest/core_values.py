@@ -154,7 +154,13 @@ def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, A
 
         return lower_text
 
+    offset = result.payload_offset
+
     def lower_generally(instance: CoreInstance, pointer: int, value: Any) -> int:
+        if value is None:  # ok(none): both cases are 0, the option's behind the result's
+            view = instance.memory.view
+            view[pointer] = view[pointer + offset] = 0
+            return DONE
         plan = instance.placing = _Plan(function, encoding, pointer, value, instance.limits.call_data)
         return plan.place(instance)
 
