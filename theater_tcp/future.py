@@ -111,11 +111,11 @@ class Future(pykka.Future[T], Generic[T]):
         with _guard:
             if self._value is not _PENDING or self._error is not None or self._hook is not None:
                 raise queue.Full("the future is settled already")
-            self._error = error
-            self._traceback = error.__traceback__
             waiters, self._waiters = self._waiters, None
             if not waiters:
                 self._unseen = _Unseen(error)
+            self._traceback = error.__traceback__
+            self._error = error  # the last: another thread that finds it, without the lock, is to find the rest
         if waiters:
             self._call(waiters)
 

@@ -20,7 +20,7 @@ COUNT = 10_000
 
 CASE = "suspended in receive"
 
-_PROBE = 200
+_PROBE = 1_000
 """Guests from which it is learnt how many mappings each of them needs."""
 
 _MAPS_LEFT = 1_000

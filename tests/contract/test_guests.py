@@ -37,6 +37,9 @@ __all__ = ["listening", "refusing_port", "silent_port"]
 WHOLE = tuple(road for road in ROADS if road != "component")
 """The roads by which one call carries as much as these tests want."""
 
+BY_ALL = {__name__, *(module.__name__ for module in (test_data_modes, test_receiving, test_transfer))}
+"""The modules whose tests are about what differs from road to road: waiting, data, whose turn it is."""
+
 LEFT_OUT = {
     # two things at once
     "test_contract_04_two_who_accept_are_served_in_turn",
@@ -101,10 +104,10 @@ def stage() -> Iterator[GuestStage]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test by the first road; by the others those that don't come in many cases."""
+    """Every test by the first road; by the others those of :data:`BY_ALL` that don't come in many cases."""
     if "kind" in metafunc.fixturenames:
-        many = metafunc.definition.get_closest_marker("parametrize") or "1000" in metafunc.function.__name__
-        metafunc.parametrize("kind", ROADS[:1] if many else WHOLE, indirect=True)
+        by_all = metafunc.function.__module__ in BY_ALL and not metafunc.definition.get_closest_marker("parametrize")
+        metafunc.parametrize("kind", WHOLE if by_all else ROADS[:1], indirect=True)
 
 
 def _takes(test: FunctionType) -> set[str]:
