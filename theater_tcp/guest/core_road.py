@@ -44,8 +44,9 @@ BLOCK_SIZE = VALUES + ARGUMENTS * VALUE
 EXPORT, POST, NUMBERS = (VALUES + n * VALUE for n in (2, 3, 4))
 NO_FUNCTION = bytes((FUNCREF, *bytes(VALUE - 1)))
 
-START_TICKS = 2
-"""Slices that a module's start function may take: it runs before the guest can be suspended."""
+START_TICKS = 5
+"""Slices that a module's start function may take: it runs before the guest can be suspended. They are counted by the
+clock, so a few more than an honest one needs, for a machine that has other things to do."""
 
 # A write through a memoryview or a struct costs a third of one through ctypes, hence their use wherever calls are many.
 _pair = struct.Struct("<II")

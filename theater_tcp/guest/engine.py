@@ -30,6 +30,9 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger("theater_tcp.guest")
 
+CONFIGURED = "no threads, memory64, gc, exceptions, cow"
+"""What the two configurations below say, for the cache: what was compiled for another is of no use."""
+
 HOST_STACK = 512 << 10
 """Bytes of a fiber's stack for what the host does in a guest's call, above the guest's own part."""
 
@@ -53,6 +56,7 @@ def engine_config(stack: int) -> wasmtime.Config:
 def fiber_config(stack: int) -> wasmtime.Config:
     """What wasmtime is told for the fast road; see :func:`engine_config`."""
     config = engine_config(stack)
+    config.memory_init_cow = False  # two mappings less for each guest, of which a process may have 65 530 by default
     config.memory_may_move = False  # the address of a guest's memory stays what it is
     inner.set_fiber_stack(config, stack + HOST_STACK)
     return config
@@ -162,7 +166,7 @@ class Engine:
 
     def _compiled(self, what: str, binary: bytes, make: Callable[[bytes], Any], take: Callable[[bytes], Any]) -> Any:
         """Something compiled, from the cache if it is there."""
-        key = f"{hashlib.sha256(binary).hexdigest()} wasmtime {inner.VERSION} {what} stack={self._stack}"
+        key = f"{hashlib.sha256(binary).hexdigest()} wasmtime {inner.VERSION} {what} {CONFIGURED} stack={self._stack}"
         known = self._cache.get(key) if self._cache is not None else None
         if known is not None:
             try:

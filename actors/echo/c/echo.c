@@ -15,7 +15,7 @@ theater_result actor_on_data(theater_bytes connection, theater_bytes data) {
 /* A connection that somebody else accepted: this instance is there for it alone, and may wait. */
 theater_result actor_handle_connection_transfer(theater_bytes connection) {
     for (;;) {
-        theater_result received = theater_receive(connection, 65536);
+        theater_result received = theater_receive(connection, 262144);
         if (received.failed) return received;
         if (received.value.size == 0) return theater_close(connection);
         theater_result sent = theater_send(connection, received.value);

@@ -22,7 +22,7 @@ impl Actor for Echo {
     /// A connection that somebody else accepted: this instance is there for it alone, and may wait.
     fn handle_connection_transfer(&mut self, connection: Connection) -> Result<()> {
         loop {
-            let data = connection.receive(65536)?;
+            let data = connection.receive(262_144)?;
             if data.is_empty() {
                 return connection.close();
             }

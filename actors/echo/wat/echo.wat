@@ -72,7 +72,7 @@
     (local $mark i32) (local $len i32)
     (local.set $mark (global.get $top))
     (loop $next
-      (call $receive (local.get $id) (local.get $id_len) (i32.const 65536) (i32.const 16))
+      (call $receive (local.get $id) (local.get $id_len) (i32.const 262144) (i32.const 16))
       (if (i32.load8_u (i32.const 16)) (then (return (call $give (i32.const 20)))))
       (local.set $len (i32.load (i32.const 24)))
       (if (local.get $len) (then
