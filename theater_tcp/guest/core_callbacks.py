@@ -165,7 +165,7 @@ class CoreRoad:
                     answer = lower_error(instance, pointer, error)
                 else:
                     if value.__class__ is Future:
-                        instance.asked = (waits, value, pointer)
+                        instance.noted = (waits, value, pointer)
                         answer = WAIT
                     else:
                         answer = lower(instance, pointer, value)
@@ -215,7 +215,7 @@ class CoreRoad:
                     write(pages, pointer, 0, value)
                     view[:8] = done
                 else:
-                    instance.asked = (waits, value, pointer)
+                    instance.noted = (waits, value, pointer)
                     _long.pack_into(view, 0, WAIT)
                 return 0
             except BaseException as error:
@@ -302,6 +302,8 @@ class CoreRoad:
                 if pointer & 3 or pointer + RESULT_BYTES > len(instance.memory.view):
                     check_result_place(instance, pointer)
                 instance.asked = (host_function, host_function.lift(instance, values), pointer)
+            else:  # only now: between the two calls the guest may have yielded, and there was no place for an answer
+                instance.asked = instance.noted
         except BaseException as error:
             c_size_t.from_address(given[6]).value = self._fault(instance, error)
 

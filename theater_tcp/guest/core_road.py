@@ -82,6 +82,7 @@ class CoreInstance(Suspendable):
         "block",
         "continuation",
         "memory",
+        "noted",
         "placing",
         "program",
         "results",
@@ -92,7 +93,8 @@ class CoreInstance(Suspendable):
         self.program = program
         self.arguments: tuple[bytes, bytes] = (b"", b"")
         self.placing: Any = None  # what the next block that the guest allocates is for
-        self.results: Any = None
+        self.noted: Any = None  # what a call that began at once is to wait for
+        self.results: Any = None  # where wasmtime takes the answer from, while the guest is suspended
         self._entered = ""
         self._entry: tuple[Any, ...] = ()
         self._before = 0
