@@ -18,13 +18,13 @@ def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
     waited: list[Future[int]] = []
 
     def send_later(calls: GuestCalls, connection_id: str, data: memoryview) -> Future[int]:
+        sent: Future[int] = Future()
+        waited.append(sent)  # before the client can hear of it
         GuestCalls.send(calls, connection_id, data.tobytes())
         for _ in range(10):  # more than a new guest may have
             inner.increment_epoch(road.engine_address)
         road.ticks += 1
-        sent: Future[int] = Future()
         theater.loop.call_later(0.01, partial(sent.set, len(data)))
-        waited.append(sent)
         return sent
 
     with mock.patch.object(GuestCalls, "send_view", send_later), Theater() as theater:
