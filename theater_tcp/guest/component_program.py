@@ -51,7 +51,7 @@ class HostFunction:
 
     __slots__ = ("_lifts", "_most", "_put", "_wrapped", "function", "method")
 
-    def __init__(self, function: Function, method: Callable[..., Any] | None) -> None:
+    def __init__(self, function: Function, method: Callable[..., Any]) -> None:
         self.function = function
         self.method = method
         self._lifts = [lifter(kind) for kind in function.types]
@@ -209,7 +209,7 @@ def _answer(road: CoreRoad, function: HostFunction, *given: int) -> int:
     try:
         values = function.lift(instance, given[3], given[4])
         try:
-            value = function.method(instance.calls, *values)  # type: ignore[misc]
+            value = function.method(instance.calls, *values)
         except TheaterError as error:
             value = error
         function.put(given[5], value)
@@ -237,26 +237,16 @@ def _may_wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
         memmove(given[8], instance.continuation, inner.CONTINUATION.size)
         values = function.lift(instance, given[3], given[4])
         try:
-            value = function.method(instance.calls, *values)  # type: ignore[misc]
+            value = function.method(instance.calls, *values)
         except TheaterError as error:
             value = error
         if value.__class__ is Future:
             instance.block[FLAG] = 0
-            instance.asked = (_Later(function), value, given[5])
+            instance.asked = (function, value, given[5])
         else:
             function.put(given[5], value)
     except BaseException as error:
         c_size_t.from_address(given[7]).value = _fault(instance, error)
-
-
-class _Later:
-    """In the place of a function, for a call that began at once and then has to wait: only its result is left."""
-
-    __slots__ = ("method", "put")
-
-    def __init__(self, function: HostFunction) -> None:
-        self.method = None
-        self.put = function.put
 
 
 def _fault(instance: ComponentInstance | None, error: BaseException) -> int:

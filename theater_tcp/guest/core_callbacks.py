@@ -148,7 +148,6 @@ class CoreRoad:
             return self._sending(host_function)
         lift, lower, method = host_function.lift, host_function.lower, host_function.method
         lower_error = host_function.lower_error
-        waits = _Later(lower, lower_error)
         seen, views, fault = self._seen, self._views, self._fault
 
         def callback(_env: int, _caller: int, raw: int, _count: int) -> int:
@@ -165,7 +164,7 @@ class CoreRoad:
                     answer = lower_error(instance, pointer, error)
                 else:
                     if value.__class__ is Future:
-                        instance.noted = (waits, value, pointer)
+                        instance.noted = (host_function, value, pointer)
                         answer = WAIT
                     else:
                         answer = lower(instance, pointer, value)
@@ -180,7 +179,6 @@ class CoreRoad:
         """The callback of ``send``, which comes most often: without a copy of the data, and without a frame more."""
         unpack = struct.Struct("<I12xI12xI12xI12xI").unpack_from
         lift, lower_error = host_function.lift, host_function.lower_error
-        waits = _Later(host_function.lower, lower_error)
         seen, views, fault, send = self._seen, self._views, self._fault, GuestCalls.send_view
         write, done = _sent.pack_into, _long.pack(DONE)
 
@@ -215,7 +213,7 @@ class CoreRoad:
                     write(pages, pointer, 0, value)
                     view[:8] = done
                 else:
-                    instance.noted = (waits, value, pointer)
+                    instance.noted = (host_function, value, pointer)
                     _long.pack_into(view, 0, WAIT)
                 return 0
             except BaseException as error:
@@ -347,14 +345,3 @@ class CoreRoad:
         known = inner.SYNCHRONOUS(callback)
         inner.define_synchronous(self._linker, MODULE, name, kind, known)
         self._kept += [kind, known]
-
-
-class _Later:
-    """In the place of a function, for a call that began at once and then has to wait: only its result is left."""
-
-    __slots__ = ("lower", "lower_error", "method")
-
-    def __init__(self, lower: Any, lower_error: Any) -> None:
-        self.method = None
-        self.lower = lower
-        self.lower_error = lower_error

@@ -61,7 +61,8 @@ class Suspendable:
         self.fault: BaseException | None = None
         """What stopped the guest from out here."""
         self.asked: tuple[Any, Any, int] | None = None
-        """What it waits for: the function, its arguments, and where the result goes."""
+        """What it waits for: the function, its arguments or, where the call has begun, a future, and where the result
+        goes."""
         self.awaited: Future[Any] | None = None
         self.error = ""
         self.ticks = road.ticks
@@ -160,8 +161,7 @@ class Suspendable:
         """Do what a suspended guest asked for: a future if it has to wait for that, else it has its answer."""
         function, values, _ = self._asking = asked
         try:
-            # No method: what a call that began at once still waits for.
-            value = function.method(self.calls, *values) if function.method is not None else values
+            value = values if values.__class__ is Future else function.method(self.calls, *values)
             if value is ARRIVES or (value.__class__ is Future and not value.done):
                 return value
             if value.__class__ is Future:
