@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, ShutDown, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.future import Future
+from theater_tcp.guest.interface import PACKAGE
 from theater_tcp.settings import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from theater_tcp.guest.wit_types import Function
     from theater_tcp.guest_settings import Limits
     from theater_tcp.ownership import Owner
     from theater_tcp.tcp import ConnectionHandle, ListenerHandle, Tcp
 
-__all__ = ["GuestCalls"]
+__all__ = ["ARRIVES", "GuestCalls", "method_of"]
 
 logger = logging.getLogger("theater_tcp.guest")
 
@@ -343,6 +345,13 @@ class GuestCalls:
 
         opened.on_done(settle)
         return told
+
+
+def method_of(function: Function) -> Callable[..., Any]:
+    """What does a function of the interface: a method of :class:`GuestCalls`, mostly of the same name."""
+    name = "self_id" if function.full_name == f"{PACKAGE}/runtime#self" else function.name.replace("-", "_")
+    method: Callable[..., Any] = getattr(GuestCalls, name)
+    return method
 
 
 def _short(text: str) -> str:

@@ -14,10 +14,9 @@ import wasmtime.component
 from theater_tcp.errors import TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.calls import GuestCalls
+from theater_tcp.guest.calls import GuestCalls, method_of
 from theater_tcp.guest.component_road import FLAG, ComponentInstance
 from theater_tcp.guest.component_values import Lift, Lower, lifter, lowerer
-from theater_tcp.guest.core_callbacks import METHODS
 from theater_tcp.guest.interface import BLOCKING, EXPORTS, IMPORTS
 from theater_tcp.guest.outcome import GuestTrap
 from theater_tcp.guest.wasmtime_internals import COMPONENT_VALUE
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
     from theater_tcp.guest_settings import Limits
 
 __all__ = ["MAX_RECEIVED", "ComponentProgram", "HostFunction"]
-
-SOMETIMES_WAIT = frozenset(
-    function.full_name for each in IMPORTS.values() for function in each.values() if function.name == "send"
-)
-"""Functions that mostly answer at once, and now and then have to wait."""
-
 
 MAX_RECEIVED = 64 << 10
 """Bytes of a raw stream that one ``receive`` gives at most: of more, the conversion would hold up the loop."""
@@ -184,14 +177,12 @@ def _define_clock(instance: wasmtime.component.LinkerInstance) -> None:
 
 def _define(road: CoreRoad, instance: wasmtime.component.LinkerInstance, function: Function) -> Any:
     """Define a function of the interfaces; what C code knows of it is returned, and must be kept."""
-    method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
-    if method is GuestCalls.receive:
-        method = _receive
-    host_function = HostFunction(function, method)
+    method = method_of(function)
+    host_function = HostFunction(function, _receive if method is GuestCalls.receive else method)
     name = function.name.encode()
     if function.full_name in BLOCKING:
         callback = inner.SUSPENDABLE_OF_COMPONENT(functools.partial(_wait, road, host_function))
-    elif function.full_name in SOMETIMES_WAIT:
+    elif method is GuestCalls.send:  # which mostly answers at once, and now and then has to wait
         callback = inner.SUSPENDABLE_OF_COMPONENT(functools.partial(_may_wait, road, host_function))
     else:
         callback = inner.SYNCHRONOUS_OF_COMPONENT(functools.partial(_answer, road, host_function))

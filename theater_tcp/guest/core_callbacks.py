@@ -20,10 +20,10 @@ from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import DONE, MODULE, WAIT, Import
 from theater_tcp.guest.binary import WASI_MODULE
-from theater_tcp.guest.calls import GuestCalls
+from theater_tcp.guest.calls import GuestCalls, method_of
 from theater_tcp.guest.core_road import FLAG, CoreInstance
 from theater_tcp.guest.core_values import RESULT_BYTES, check_result_place, error_lowerer, lifter, lowerer
-from theater_tcp.guest.interface import BLOCKING, PACKAGE
+from theater_tcp.guest.interface import BLOCKING
 from theater_tcp.guest.outcome import GuestTrap
 from theater_tcp.guest.wit_types import Function
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["CoreRoad", "HostFunction"]
-
-METHODS = {f"{PACKAGE}/runtime#self": "self_id"}
-"""The methods that have another name than their function."""
 
 _TYPES = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
 
@@ -91,7 +88,7 @@ class CoreRoad:
         self._views: dict[int, memoryview] = {}
         self._kept: list[Any] = []  # callbacks and types that C code knows
         self.blocking: list[HostFunction] = []
-        self._linker = wasmtime.Linker(engine)
+        self.linker = wasmtime.Linker(engine)  # with everything that adapters import
         self._numbers: dict[tuple[str, str, str], int] = {}
         self._define("place", ("i32",), "i64", self._place)
         self._define("arguments", ("i32", "i32"), None, self._arguments)
@@ -102,11 +99,6 @@ class CoreRoad:
         self._kept += [suspending, kind, callback]
         self.suspending = inner.address_of(suspending)
         self._defined: set[str] = set()
-
-    @property
-    def linker(self) -> wasmtime.Linker:
-        """With everything that adapters import."""
-        return self._linker
 
     def import_of(self, function: Function, encoding: str) -> Import:
         """How an adapter imports a function of the interface, which is defined with that."""
@@ -337,11 +329,10 @@ class CoreRoad:
 
     @staticmethod
     def _host_function(function: Function, encoding: str) -> HostFunction:
-        method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
-        return HostFunction(function, method, encoding)
+        return HostFunction(function, method_of(function), encoding)
 
     def _define(self, name: str, params: tuple[str, ...], result: str | None, callback: Any) -> None:
         kind = wasmtime.FuncType([_TYPES[p]() for p in params], [_TYPES[result]()] if result else [])
         known = inner.SYNCHRONOUS(callback)
-        inner.define_synchronous(self._linker, MODULE, name, kind, known)
+        inner.define_synchronous(self.linker, MODULE, name, kind, known)
         self._kept += [kind, known]

@@ -20,8 +20,7 @@ import wasmtime
 
 from theater_tcp.errors import LimitReached
 from theater_tcp.guest.binary import WASI_MODULE
-from theater_tcp.guest.calls import GuestCalls
-from theater_tcp.guest.core_callbacks import METHODS
+from theater_tcp.guest.calls import GuestCalls, method_of
 from theater_tcp.guest.interface import EXPORTS, IMPORTS
 from theater_tcp.guest.thread_cell import Cell, HostFunction, adapter_text
 from theater_tcp.guest.thread_instance import ThreadInstance
@@ -194,7 +193,7 @@ class ThreadProgram:
                 continue
             self.import_names.append((None, str(len(functions))))
             function = IMPORTS[item.module][name]
-            method = getattr(GuestCalls, METHODS.get(function.full_name, function.name.replace("-", "_")))
+            method = method_of(function)
             functions.append(HostFunction(function, method, encodings.get(function.full_name, "utf8")))
         self.functions = functions
         self.module = bytes(module.serialize())

@@ -39,7 +39,6 @@ __all__ = [
     "EXTERN",
     "FAILURE",
     "FUNCREF",
-    "I32",
     "I64",
     "OF",
     "SUSPENDABLE",
@@ -53,7 +52,6 @@ __all__ = [
     "bytes_new",
     "call",
     "call_arguments",
-    "caller_context",
     "check",
     "component_add",
     "component_add_suspendable",
@@ -115,7 +113,6 @@ EXTERN = _size("wasmtime_extern_t")
 
 OF = 8
 FUNCREF = 5
-I32 = 0
 I64 = 1
 
 RAW = 16
@@ -160,7 +157,6 @@ _CALL = (_p, _p, _p, c_size_t, _p, c_size_t, _p, _p)
 call = _function("wasmtime_func_call_async", _p, *_CALL, brief=True)
 poll = _function("wasmtime_call_future_poll", c_bool, _p)
 forget_call = _function("wasmtime_call_future_delete", None, _p)
-caller_context = _function("wasmtime_caller_context", _p, _p)
 _stack_size_set = _function("wasmtime_config_async_stack_size_set", None, _p, c_size_t)
 _wasi_config_new = _function("wasi_config_new", _p)
 _set_wasi = _function("wasmtime_context_set_wasi", _p, _p, _p)
