@@ -293,8 +293,25 @@ class Stream(SecureTransport):
 
     # -- out -------------------------------------------------------------------------------------------------------
 
+    def send_directly(self, data: bytes | memoryview) -> int:
+        """The short way of :meth:`send`, where ``sends_directly``: nothing waits, so it goes to the kernel.
+
+        Returns:
+            the number of bytes, all of them.
+        """
+        try:
+            taken = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            taken = 0
+        except OSError as error:
+            self.write_failed(error)
+            return len(data)
+        if taken != len(data):
+            self.queue_output(data, taken)
+        return len(data)
+
     def send(self, handle: Any, data: bytes | bytearray | memoryview) -> int:
-        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way is there, and for TLS it is here."""
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way for TLS is here."""
         engine = self.tls
         if (
             engine is not None

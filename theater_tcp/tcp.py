@@ -111,17 +111,8 @@ class ConnectionHandle:
             LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
         """
         core = self._core
-        if core.handle is self and core.sends_directly and data.__class__ is bytes:  # nothing waits: to the kernel
-            try:
-                taken = core.sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                taken = 0
-            except OSError as error:
-                core.write_failed(error)
-                return len(data)
-            if taken != len(data):
-                core.queue_output(data, taken)
-            return len(data)
+        if core.handle is self and core.sends_directly and data.__class__ is bytes:
+            return core.send_directly(data)
         return core.send(self, data)
 
     def receive(self, max_bytes: int, timeout: float | None = None) -> Future[bytes]:

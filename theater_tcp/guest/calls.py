@@ -145,19 +145,9 @@ class GuestCalls:
         if handle is None:
             raise self._stranger(connection_id)
         core = handle._core
-        size = len(data)
-        if not core.sends_directly or core.handle is not handle or size > core.options.write_buffer_limit:
+        if not core.sends_directly or core.handle is not handle or len(data) > core.options.write_buffer_limit:
             return self.send(connection_id, data.tobytes())
-        try:
-            taken = core.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            taken = 0
-        except OSError as error:
-            core.write_failed(error)
-            return size
-        if taken != size:
-            core.queue_output(data[taken:].tobytes(), 0)
-        return size
+        return core.send_directly(data)
 
     def receive(self, connection_id: str, max_bytes: int) -> Any:
         """``tcp.receive``."""
