@@ -554,6 +554,30 @@ def test_check_starts_nothing(write: Write, monkeypatch: pytest.MonkeyPatch) -> 
     assert main(["check", ECHO, "--set", "tcp.listen=127.0.0.1:0"]) == EXIT_CLEAN
 
 
+def test_check_compiles_a_guest_with_the_settings_of_its_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "guest.yaml"
+    guest = ROOT / "actors/echo/wat/echo.wasm"
+    manifest.write_text(f"name: guest\nactor: {guest}\nruntime: {{guest_cache: compiled, guest_stack: 256 KiB}}\n")
+    for _ in range(2):
+        assert main(["check", str(manifest)]) == EXIT_CLEAN
+        assert len(list((tmp_path / "compiled").glob("*.guest"))) == 1
+    assert main(["check", str(manifest), "--set", "runtime.guest_stack=512 KiB"]) == EXIT_CLEAN
+    assert len(list((tmp_path / "compiled").glob("*.guest"))) == 2
+
+
+def test_check_says_of_a_guest_that_can_not_be_compiled_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.guests.wat_guests import guest  # noqa: PLC0415  # it loads wasmtime
+
+    manifest = tmp_path / "guest.yaml"
+    manifest.write_text("name: guest\nactor: guest.wasm\nruntime: {guest_cache: ''}\n")
+    (tmp_path / "guest.wasm").write_bytes(guest(more="(type $s (struct (field i32))) (func (param (ref null $s)))"))
+    assert main(["check", str(manifest), ECHO]) == EXIT_WRONG
+    output, errors = capsys.readouterr()
+    assert output == f"{ECHO}: ok (echo: echo:Echo)\n"
+    (line,) = errors.splitlines()
+    assert line.startswith(f"theater-tcp: {manifest}: actor: {tmp_path}/guest.wasm: can't be compiled: ")
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == EXIT_CLEAN
     assert capsys.readouterr().out == f"theater-tcp {theater_tcp.__version__}\n"

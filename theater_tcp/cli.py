@@ -156,6 +156,7 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
     for file in manifests:
         try:
             manifest = load(file, changes)
+            what, fields = _checked(manifest)
         except ManifestError as error:
             right = False
             if as_json:
@@ -164,29 +165,27 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
                 for problem in error.problems:
                     output.problem(problem)
         else:
-            try:
-                what, fields = _checked(manifest)
-            except InvalidArgument as error:
-                right = False
-                problem = Problem(file, "actor", error.detail)
-                if as_json:
-                    output.event("", "check", file=file, ok=False, problems=[fields_of(problem)])
-                else:
-                    output.problem(problem)
-                continue
             text = f"{file}: ok ({manifest.name}: {what})"
             output.event(text, "check", "green", file=file, ok=True, name=manifest.name, **fields)
     return EXIT_CLEAN if right else EXIT_WRONG
 
 
 def _checked(manifest: Manifest) -> tuple[str, dict[str, str]]:
-    """What a manifest's actor is, for people and as fields. A guest is compiled, to see that it can be."""
+    """What a manifest's actor is, for people and as fields. A guest is compiled, to see that it can be.
+
+    Raises:
+        ManifestError: it can't be.
+    """
     guest = manifest.guest
     if guest is None:
         return manifest.python, {"python": manifest.python}
-    guests = guests_of("check", Settings())
-    road = guests.load(guest.file, guest.grants).road_name
-    guests.close()
+    guests = guests_of("check", runtime_settings([manifest]))
+    try:
+        road = guests.load(guest.file, guest.grants).road_name
+    except InvalidArgument as error:
+        raise ManifestError([Problem(manifest.file, "actor", error.detail)]) from None
+    finally:
+        guests.close()
     why = f", since it {guest.why_slow}" if guest.why_slow else ""
     fields = {"actor": guest.shown, "kind": guest.kind, "road": road, "why": guest.why_slow}
     return f"{guest.shown}, a {guest.kind}, by the {road} road{why}", fields
@@ -303,7 +302,8 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
         output.event(f"ready (pid {os.getpid()})", "ready", pid=os.getpid())
         while not theater.wait(1.0):
             if not theater.network.draining and not any(ref.is_alive() for ref in refs):
-                failed = theater.metrics().guest_traps + theater.metrics().callback_failures > 0
+                metrics = theater.metrics()
+                failed = metrics.guest_traps + metrics.callback_failures > 0
                 output.event("all actors have ended", "ended", failed=failed)
                 theater.request_shutdown()
         clean = theater.shutdown() and not failed
