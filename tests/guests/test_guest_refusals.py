@@ -211,6 +211,20 @@ def test_a_guest_that_breaks_a_rule_in_init_does_not_start_and_the_reason_is_one
     assert stage.theater.spawn_guest(stage.program(road)).is_alive()
 
 
+def test_a_trap_in_init_is_told_and_counted_as_ever_where_initialize_took_longer_than_a_slice(
+    stage: GuestStage, road: str
+) -> None:
+    count = """
+      (local $left i32) (local.set $left (i32.const 50000000))
+      (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"""
+    for traps, body in enumerate(("", count), 1):
+        begins = guest(more=f'(func (export "_initialize") {body})', init="unreachable")
+        with pytest.raises(CallbackFailed, match=r"^callback: init: [^:]*unreachable[^:]*$"):
+            stage.spawn(road, begins)
+        assert stage.theater.metrics().guest_traps == traps
+        assert len(stage.guest_errors()) == traps
+
+
 def test_an_error_of_init_is_what_the_spawner_hears_and_no_trap(stage: GuestStage, road: str) -> None:
     with pytest.raises(CallbackFailed, match=r"^callback: init: no room today$"):
         stage.theater.spawn_guest(

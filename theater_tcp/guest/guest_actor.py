@@ -143,7 +143,7 @@ class GuestActor(TcpActor):
         self._guest_instance: GuestInstance | None = None
         self._guest_calls = GuestCalls(name, self.tcp, self._theater_owner, limits, self._guest_wants_end)
         if program.takes_arrivals:
-            self._guest_calls.arrival = _Arrival(self.guest_arrived)
+            self._guest_calls.arrival = _Arrival(self._guest_told)
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
         self._guest_serves: ConnectionHandle | None = None  # what was handed to it last
@@ -163,35 +163,27 @@ class GuestActor(TcpActor):
         try:
             instance = self._guest_instance = self._guest_program.instantiate(self._guest_calls, self._guest_limits)
             outcome = instance.begin()
-            if outcome is Outcome.RETURNED:
-                outcome = instance.call("init", self._guest_config)
-                if outcome is Outcome.RETURNED:
-                    self._guest_left()
-                    return None
-                return self._guest_follow_start(outcome)
         except BaseException as error:
             raise self._guest_crash("init", error) from None
-        return self._guest_follow_start(outcome, initialized=False)
+        if outcome is Outcome.RETURNED:
+            return self._guest_enter("init", self._guest_config)
+        return self._guest_follow_start(outcome)
 
-    async def _guest_follow_start(self, outcome: Outcome, initialized: bool = True) -> None:
-        if not initialized:
-            await self._guest_follow("init", outcome)
-            outcome = self._guest_instance.call("init", self._guest_config)  # type: ignore[union-attr]
+    async def _guest_follow_start(self, outcome: Outcome) -> None:
         await self._guest_follow("init", outcome)
+        entered = self._guest_enter("init", self._guest_config)
+        if entered is not None:
+            await entered
 
     # -- callbacks of the owner -----------------------------------------------------------------------------------
 
     def handle_connection(self, connection: ConnectionHandle) -> Any:
         """A listener of the guest accepted a connection."""
-        self._guest_serves = connection
-        self.connections_served += 1
-        return self._guest_enter("handle-connection", self._guest_calls.learn(connection))
+        return self._guest_serve("handle-connection", connection)
 
     def handle_connection_transfer(self, connection: ConnectionHandle) -> Any:
         """Somebody handed a connection over."""
-        self._guest_serves = connection
-        self.connections_served += 1
-        return self._guest_enter("handle-connection-transfer", self._guest_calls.learn(connection))
+        return self._guest_serve("handle-connection-transfer", connection)
 
     def on_data(self, connection: GuestConnectionHandle, data: bytes) -> Any:
         """A chunk."""
@@ -203,18 +195,14 @@ class GuestActor(TcpActor):
 
     def on_close(self, connection: ConnectionHandle, reason: str) -> Any:
         """A connection ended."""
-        if "on-close" not in self._guest_program.exports:
-            self._guest_forget(connection)
-            return None
+        ending = None
         try:
-            outcome = self._guest_enter("on-close", connection.id, reason)
-        except BaseException:
-            self._guest_forget(connection)
-            raise
-        if outcome is None:
-            self._guest_forget(connection)
-            return None
-        return self._guest_closing(connection, outcome)
+            if "on-close" in self._guest_program.exports:
+                ending = self._guest_enter("on-close", connection.id, reason)
+        finally:
+            if ending is None:
+                self._guest_forget(connection)
+        return ending and self._guest_closing(connection, ending)
 
     async def _guest_closing(self, connection: ConnectionHandle, ending: Coroutine[Any, Any, None]) -> None:
         try:
@@ -232,7 +220,12 @@ class GuestActor(TcpActor):
 
     # -- entering -------------------------------------------------------------------------------------------------
 
-    def _guest_enter(self, export: str, first: str, second: Any = None) -> Coroutine[Any, Any, None] | None:
+    def _guest_serve(self, export: str, connection: ConnectionHandle) -> Coroutine[Any, Any, None] | None:
+        self._guest_serves = connection
+        self.connections_served += 1
+        return self._guest_enter(export, self._guest_calls.learn(connection))
+
+    def _guest_enter(self, export: str, first: Any, second: Any = None) -> Coroutine[Any, Any, None] | None:
         instance = self._guest_instance
         if instance is None:
             return None  # it has crashed, and its end is on the way
@@ -248,7 +241,7 @@ class GuestActor(TcpActor):
 
     async def _guest_follow(self, export: str, outcome: Outcome) -> None:
         """See a call to its end that did not end at once."""
-        if outcome in (Outcome.WAITING, Outcome.YIELDED):
+        if outcome is not Outcome.FAILED:
             self._guest_finished = finished = Future[Outcome]()
             self._guest_wait(outcome)
             try:
@@ -271,31 +264,25 @@ class GuestActor(TcpActor):
         if outcome is Outcome.WAITING:
             awaited = self._guest_instance.awaited  # type: ignore[union-attr]
             if awaited is not None:  # else it is the arrival that is told
-                awaited.on_done(self._guest_settled)
+                awaited.on_done(self._guest_told)
         elif outcome is Outcome.YIELDED:
             self.actor_inbox.loop.call_soon(self._guest_go_on)
         elif self._guest_finished is not None:
             self._guest_finished.set(outcome)
 
-    def _guest_settled(self, _future: Future[Any]) -> None:
+    def _guest_told(self, news: Any) -> None:
+        """What the guest waited for is here: the future of it, or what arrived for its ``receive``."""
         if self._guest_program.may_enter():
-            self._guest_go_on()
+            self._guest_go_on(news)
         else:  # settled by another guest's call: not on top of that
-            self.actor_inbox.loop.call_soon(self._guest_go_on)
+            self.actor_inbox.loop.call_soon(partial(self._guest_go_on, news))
 
-    def guest_arrived(self, value: Any) -> None:
-        """What a ``receive`` waited for is here, data or an error. Called by the runtime."""
-        if self._guest_program.may_enter():
-            self._guest_go_on(value)
-        else:
-            self.actor_inbox.loop.call_soon(partial(self._guest_go_on, value))
-
-    def _guest_go_on(self, arrived: Any = None) -> None:
+    def _guest_go_on(self, news: Any = None) -> None:
         instance, finished = self._guest_instance, self._guest_finished
         if instance is None or finished is None:
             return
         try:
-            outcome = instance.resume() if arrived is None else instance.arrived(arrived)
+            outcome = instance.resume() if news is instance.awaited else instance.arrived(news)
         except BaseException as error:
             finished.set_exception_value(error)
             return
