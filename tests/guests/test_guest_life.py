@@ -88,8 +88,13 @@ def leave(stage: GuestStage, peer: socket.socket) -> None:
     stage.pass_turns()
 
 
+def guests() -> set[str]:
+    """The ids of the guests that are alive."""
+    return {ref.actor_urn for ref in pykka.ActorRegistry.get_all() if ref.actor_class.__name__ == "GuestActor"}
+
+
 def living() -> int:
-    return sum(ref.actor_class.__name__ == "GuestActor" for ref in pykka.ActorRegistry.get_all())
+    return len(guests())
 
 
 # -- one for each connection ----------------------------------------------------------------------------------------
@@ -218,6 +223,56 @@ def test_a_guest_of_the_pool_is_replaced_after_a_trap(stage: GuestStage, road: s
         peer = stage.dial(address)
         assert ask(peer) == turn
         leave(stage, peer)
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+@pytest.mark.parametrize("line", [b"t\n", b"s\n"], ids=["it traps", "it shuts itself down"])
+def test_in_place_of_a_guest_of_the_pool_that_ended_a_warm_one_is_there_before_anybody_connects(
+    stage: GuestStage, road: str, line: bytes
+) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road, pool=1, recycle_after=100)
+    (first,) = guests()
+    peer = stage.dial(address)
+    ask(peer)
+    peer.sendall(line)
+    assert end_of(peer) == b""
+    stage.until(lambda: len(guests() - {first}) == 1)
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_a_guest_of_the_pool_that_ends_before_it_has_served_anybody_is_not_made_again_and_again(
+    stage: GuestStage, road: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "theater_tcp.guest")
+    ending = guest(
+        imports=["runtime#log", "runtime#shutdown"],
+        more='(data (i32.const 0x300) "made")',
+        init="""
+    (call $runtime#log (i32.const 1) (i32.const 0x300) (i32.const 4))
+    (call $runtime#shutdown)
+    (i32.const 0x100)""",
+        exports=f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))',
+    )
+    stage.spawn(road, ending, per_connection=True, pool=3)
+    for _ in range(10):
+        stage.pass_turns()
+    assert living() == 0
+    assert sum("made" in record.getMessage() for record in caplog.records) == 3
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_the_warm_guests_of_a_server_end_with_it_and_the_others_with_their_connections(
+    stage: GuestStage, road: str
+) -> None:
+    server = stage.spawn(road, SERVICE, per_connection=True, pool=2)
+    peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
+    assert ask(peer) == b"\1"
+    in_time(server.stop)
+    stage.until(lambda: living() == 1)
+    assert ask(peer) == b"\2"
+    leave(stage, peer)
+    stage.until(lambda: living() == 0)
 
 
 def test_more_connections_than_the_pool_has_guests_are_served_all_the_same(stage: GuestStage, road: str) -> None:

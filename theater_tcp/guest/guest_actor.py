@@ -90,8 +90,8 @@ class Keeper(Protocol):
     def connection_done(self, guest: GuestActor) -> None:
         """The guest has no connection any more."""
 
-    def guest_lost(self) -> None:
-        """A guest has come to its end before its time."""
+    def guest_ended(self, guest: GuestActor) -> None:
+        """The guest has come to its end, by whatever way."""
 
 
 class GuestConnectionHandle(ConnectionHandle):
@@ -125,7 +125,7 @@ class GuestActor(TcpActor):
         program: what it runs.
         config: for its ``init``.
         limits: what it may use.
-        keeper: told when the guest's connections have all ended; None for a guest that lives on.
+        keeper: told when the guest's connections have all ended, and when the guest has; None for one that lives on.
     """
 
     actor_stop_interrupts = True  # somebody else's code may wait for ever
@@ -210,13 +210,12 @@ class GuestActor(TcpActor):
         finally:
             self._guest_forget(connection)
 
-    def on_stop(self) -> None:
-        """The actor's end: nothing of the guest is left."""
-        self._guest_discard()
-
     def _ended(self) -> None:
         self._guest_discard()
         super()._ended()
+        keeper, self._guest_keeper = self._guest_keeper, None
+        if keeper is not None:
+            keeper.guest_ended(self)
 
     # -- entering -------------------------------------------------------------------------------------------------
 
@@ -325,8 +324,6 @@ class GuestActor(TcpActor):
         logger.error("%s ended in %s: %s%s", self.guest_name, export, error.reason, lines)
         if not self.actor_starting:
             self.stop()
-            if self._guest_keeper is not None:
-                self._guest_keeper.guest_lost()
         elif error.reason.startswith("limit: "):
             return LimitReached(f"{export}: {error.reason.removeprefix('limit: ')}")
         return CallbackFailed(f"{export}: {error.reason}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from theater_tcp.errors import NoSuchActor, ShutDown, TheaterError
+from theater_tcp.errors import NoSuchActor, TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest.guest_actor import GuestActor
 from theater_tcp.ownership import own_settings
@@ -78,20 +78,35 @@ class GuestServer(TcpActor):
         while self._warm:
             self._warm.popleft().stop(block=False)
 
+    def on_stop(self) -> None:
+        """The server's end: nobody will want a warm guest. One that serves a connection goes on with it."""
+        self.on_drain()
+
     def connection_done(self, guest: GuestActor) -> None:
         """A guest has no connection any more: back among the warm ones, or to its end."""
-        if self._theater.network.draining:
-            guest.stop()
-        elif guest.connections_served < self._recycle_after and len(self._warm) < self._pool:
-            self._warm.append(guest.actor_ref)
-        else:
-            guest.stop()
-            self.guest_lost()
+        self._keep(guest.actor_ref, guest.connections_served < self._recycle_after)
 
-    def guest_lost(self) -> None:
-        """There is a guest less: make a warm one in its place."""
-        if len(self._warm) < self._pool and not self._theater.network.draining:
+    def guest_ended(self, guest: GuestActor) -> None:
+        """A guest has come to its end: a warm one is made in its place.
+
+        Not for one that has served nobody: the next might end like that too, again and again. It is made when the next
+        connection comes.
+        """
+        if guest.actor_ref in self._warm:
+            self._warm.remove(guest.actor_ref)
+        if guest.connections_served and self._has_room:
             self._refill()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more warm guest is wanted."""
+        return len(self._warm) < self._pool and not (self._theater.network.draining or self.actor_stopped.is_set())
+
+    def _keep(self, guest: pykka.ActorRef[GuestActor], good: bool = True) -> None:
+        if good and self._has_room:
+            self._warm.append(guest)
+        else:
+            guest.stop(block=False)
 
     def _serve(self, connection: ConnectionHandle) -> None:
         while self._warm:
@@ -113,7 +128,7 @@ class GuestServer(TcpActor):
                 connection.transfer(guest)
             except TheaterError as error:  # the connection has ended meanwhile
                 logger.debug("%s: a connection was gone before its guest was there: %s", self.guest_name, error)
-                guest.stop(block=False)
+                self._keep(guest)
 
         made.on_done(hand_over)
 
@@ -130,7 +145,7 @@ class GuestServer(TcpActor):
             return self._theater.spawn_async(
                 GuestActor, self.guest_name, self._program, self._config, self._limits, self
             )
-        except (ShutDown, TheaterError) as error:
+        except TheaterError as error:
             failed: Future[pykka.ActorRef[GuestActor]] = Future()
             failed.set_exception_value(error)
             return failed
@@ -145,10 +160,7 @@ class GuestServer(TcpActor):
                 guest = made.get()
             except Exception as error:
                 logger.error("%s: no warm guest: %s", self.guest_name, error)
-                return
-            if len(self._warm) < self._pool and not self._theater.network.draining:
-                self._warm.append(guest)
             else:
-                guest.stop(block=False)
+                self._keep(guest)
 
         made.on_done(keep)
