@@ -25,6 +25,7 @@ from msgspec import Meta
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import Count, Flag, did_you_mean
 from theater_tcp.guest.binary import GRANTS, BinaryError, read_guest
+from theater_tcp.guest.interface import TAKES_CONNECTIONS
 from theater_tcp.guest_settings import Limits, as_config, read_guest_file
 from theater_tcp.manifest_document import ManifestDocument
 
@@ -104,10 +105,7 @@ def guest_plan(
     except BinaryError as error:
         reading.problem("actor", f"{top['actor']} {error}")
     if found is not None:
-        takes = {name.rpartition("#")[2] for name in found.exports} & {
-            "handle-connection",
-            "handle-connection-transfer",
-        }
+        takes = {name.rpartition("#")[2] for name in found.exports} & TAKES_CONNECTIONS
         if per_connection and not takes:
             reading.problem("per_connection", "the guest has neither handle-connection-transfer nor handle-connection")
         elif listens and not per_connection and "handle-connection" not in takes:

@@ -14,6 +14,7 @@ from theater_tcp.guest.compile_cache import cache_for
 from theater_tcp.guest.engine import Engine
 from theater_tcp.guest.guest_actor import GuestActor
 from theater_tcp.guest.guest_server import GuestServer
+from theater_tcp.guest.interface import TAKES_CONNECTIONS
 from theater_tcp.guest_settings import Limits, read_guest_file
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Guests:
         """The class and the arguments of the actor to spawn for a guest."""
         if not per_connection:
             return GuestActor, (name, program, config, limits)
-        if not program.exports & {"handle-connection", "handle-connection-transfer"}:
+        if not program.exports & TAKES_CONNECTIONS:
             raise InvalidArgument("it exports neither handle-connection-transfer nor handle-connection")
         return GuestServer, (name, program, config, limits, pool, recycle_after)
 

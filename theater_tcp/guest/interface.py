@@ -33,6 +33,7 @@ __all__ = [
     "LEVEL",
     "PACKAGE",
     "PEER_CERTIFICATE",
+    "TAKES_CONNECTIONS",
     "TLS_SESSION",
 ]
 
@@ -142,6 +143,11 @@ EXPORTS: Mapping[str, Function] = MappingProxyType(
 
 INIT = _ACTOR["init"].full_name
 """The one export that every guest has."""
+
+TAKES_CONNECTIONS: frozenset[str] = frozenset(
+    _TCP_CLIENT[name].name for name in ("handle-connection", "handle-connection-transfer")
+)
+"""The exports by which a guest is given a connection, by their short names; a guest that serves has one of them."""
 
 ALWAYS_GRANTED: frozenset[str] = frozenset(f"{PACKAGE}/{name}" for name in ("tcp", "tcp-ext", "runtime"))
 """The interfaces that every guest may import."""
