@@ -107,5 +107,8 @@ def _component_test() -> None:
 
 @functools.cache
 def component_failure() -> str | None:
-    """Why the component road can't be used with the wasmtime that is installed; None if it can. Tested when asked."""
-    return inner.FAILURE or inner.tested(_component_test)
+    """Why the component road can't be used with a wasmtime where the other fast road can be; None if it can.
+
+    Tested when it is asked for the first time.
+    """
+    return inner.tested(_component_test)
