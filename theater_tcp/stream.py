@@ -113,9 +113,8 @@ class Stream(SecureTransport):
 
     def _whole_chunk(self, buffer: InputBuffer, limit: int) -> bytes | None:
         """The next chunk in the buffer; empty frames carry nothing and are passed over."""
-        chunk = buffer.take(self.options.framing, limit)
-        while chunk == b"":
-            chunk = buffer.take(self.options.framing, limit)
+        while (chunk := buffer.take(self.options.framing, limit)) == b"":
+            pass
         return chunk
 
     def _last_chunk(self, buffer: InputBuffer) -> bytes | None:
@@ -217,18 +216,14 @@ class Stream(SecureTransport):
 
     def _serve_receiver(self) -> None:
         assert self._receiver is not None
-        future, size, timeout = self._receiver
         try:
-            data = self._take(size)
+            data = self._take(self._receiver[1])
         except TheaterError as error:
-            if self._receiver is not None:  # else the failure has told it already
-                self._end_receive(timeout)
-                future.set_exception_value(error)
+            self._fail_receive(error)  # unless what failed has told it already
         else:
             if data is None:
                 return
-            self._end_receive(timeout)
-            future.set(data)
+            self._end_receive(*self._receiver).set(data)
         self.settle()
 
     def receive_turn(self) -> bool:
@@ -269,27 +264,28 @@ class Stream(SecureTransport):
             self.settle()
         return True
 
-    def _end_receive(self, timeout: float | None) -> None:
+    def _end_receive(self, future: Any, _size: int, timeout: float | None) -> Any:
         self._receiver = None
         if timeout is not None:
             self.network.receive_deadlines.clear(self, timeout)
+        return future
 
     def interrupt_receive(self, error: TheaterError) -> bool:
         """End the ``receive`` that waits, if one does, with an error; the connection goes on. Whether one did."""
-        if self._receiver is None:
-            return False
-        future, _size, timeout = self._receiver
-        self._end_receive(timeout)
-        future.set_exception_value(error)
-        self.update_interest(stop_reading=True)
-        return True
+        interrupted = self._fail_receive(error)
+        if interrupted:
+            self.update_interest(stop_reading=True)
+        return interrupted
 
     def receive_expired(self) -> None:
         """A ``receive`` waited for its whole timeout; the connection goes on."""
-        if self._receiver is not None:
-            future, self._receiver = self._receiver[0], None
-            future.set_exception_value(TimedOut("nothing to receive"))
-            self.update_interest(stop_reading=True)
+        self.interrupt_receive(TimedOut("nothing to receive"))
+
+    def _fail_receive(self, error: TheaterError) -> bool:
+        if self._receiver is None:
+            return False
+        self._end_receive(*self._receiver).set_exception_value(error)
+        return True
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -424,10 +420,7 @@ class Stream(SecureTransport):
     def _wake_waiters(self) -> None:
         if self.handshake is not None:
             self.drop_handshake(self.error())
-        if self._receiver is not None:
-            future = self._receiver[0]
-            self._end_receive(self._receiver[2])
-            future.set_exception_value(self.error())
+        self._fail_receive(self.error())
         waiters, self.flush_waiters = self.flush_waiters, None
         for waiter in waiters or ():
             waiter.set_exception_value(self.error())
