@@ -52,20 +52,8 @@ class LmtpStore(SmtpServer):
         max_text_line: int | msgspec.UnsetType = msgspec.UNSET,
         spool_size: int | msgspec.UnsetType = msgspec.UNSET,
     ) -> None:
-        super().__init__(
-            maildir=maildir,
-            hostname=hostname,
-            domains=domains,
-            fsync=fsync,
-            timeout=timeout,
-            max_message_size=max_message_size,
-            max_recipients=max_recipients,
-            max_errors=max_errors,
-            max_asides=max_asides,
-            max_command_line=max_command_line,
-            max_text_line=max_text_line,
-            spool_size=spool_size,
-        )
+        named = {name: value for name, value in locals().items() if name in StoreSettings.__struct_fields__}
+        super().__init__(**named)
 
     def handle_connection(self, connection: ConnectionHandle) -> None:
         """Greet a client, unless it came where only SMTP is spoken."""

@@ -43,6 +43,34 @@ def run(*command: str, stdin: str = "") -> str:
     return output
 
 
+def swaks_is_refused(address: str) -> None:
+    """swaks sends to a domain whose mail is not accepted, and is told so."""
+    done = subprocess.run(
+        ["swaks", "--server", address, "--from", "a@b.example", "--to", "a@b.example"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 24  # no recipient was accepted
+    assert "<** 550 5.7.1 " in done.stdout
+
+
+def why_not_run(manifest: Path, *settings: str) -> str:
+    """The last line of the command line about a manifest that is wrong."""
+    done = subprocess.run(
+        [sys.executable, "-m", "theater_tcp", "run", str(manifest), *settings],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
 def the_message(served: Served) -> EmailMessage:
     (content,) = served.delivered()
     return email.message_from_bytes(content, policy=email.policy.default)
@@ -144,15 +172,7 @@ def test_swaks_sends_a_message(served: Served, options: list[str]) -> None:
 
 @pytest.mark.program("swaks")
 def test_swaks_is_told_that_a_domain_is_not_handled_here(served: Served) -> None:
-    done = subprocess.run(
-        ["swaks", "--server", served.host, "--port", str(served.port), "--from", "a@b.example", "--to", "a@b.example"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert done.returncode == 24  # no recipient was accepted
-    assert "<** 550 5.7.1 " in done.stdout
+    swaks_is_refused(served.address)
 
 
 @pytest.mark.program("msmtp")
@@ -305,14 +325,4 @@ def test_a_wrong_setting_in_the_manifest_ends_the_process_with_a_line_that_names
     tmp_path: Path, certificates: Certificates, setting: str, reason: str
 ) -> None:
     settings = [*overrides(tmp_path, certificates.server), "--set", setting]
-    done = subprocess.run(
-        [sys.executable, "-m", "theater_tcp", "run", str(ROOT / "actors/smtp/smtp.yaml"), *settings],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert done.returncode == 2
-    assert reason in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert reason in why_not_run(ROOT / "actors/smtp/smtp.yaml", *settings)
