@@ -32,6 +32,7 @@ __all__ = [
     "Stage",
     "let_pass",
     "outcome_of",
+    "result_of",
     "settled",
 ]
 
@@ -142,6 +143,17 @@ class AsyncProbe(TcpActor):
             await outcome
 
 
+def result_of(outcome: Any) -> Any:
+    """What a hook gave, ``async def`` or not, where every call that it makes has waited already."""
+    if not inspect.iscoroutine(outcome):
+        return outcome
+    try:
+        outcome.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("a hook waited where everything blocks")
+
+
 class ThreadProbe(TcpMixin, pykka.ThreadingActor):
     """An owner with a thread of its own. An ``async def`` hook never waits here: calls have blocked already."""
 
@@ -152,7 +164,7 @@ class ThreadProbe(TcpMixin, pykka.ThreadingActor):
         self.script = script
 
     def on_receive(self, message: Any) -> Any:
-        return self.drive(message(self))
+        return result_of(message(self))
 
     def handle_connection(self, connection: Any) -> None:
         self.hear("handle_connection", connection)
@@ -173,17 +185,7 @@ class ThreadProbe(TcpMixin, pykka.ThreadingActor):
         self.hear("on_drain", None)
 
     def hear(self, name: str, connection: Any, value: Any = None) -> None:
-        self.drive(self.script.hear(self, name, connection, value))
-
-    @staticmethod
-    def drive(outcome: Any) -> Any:
-        if not inspect.iscoroutine(outcome):
-            return outcome
-        try:
-            outcome.send(None)
-        except StopIteration as stop:
-            return stop.value
-        raise AssertionError("a hook waited on a thread: everything there blocks")
+        result_of(self.script.hear(self, name, connection, value))
 
 
 class Echo(TcpActor):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import inspect
 import queue
 import re
 import shutil
@@ -26,7 +25,7 @@ from tests.guests import roads
 from tests.guests.abi import Lifter, flatten
 from tests.guests.wat_guests import CALLBACKS, IMPORTS, RET, TAIL, Word, call_frame, puppet, write_frame
 from tests.peers import TIMEOUT, eventually
-from tests.support import Heard, Owner, Script, Stage
+from tests.support import Heard, Owner, Script, Stage, result_of
 from theater_tcp import Settings
 from theater_tcp.errors import TheaterError, by_kind
 from theater_tcp.guest_settings import Limits
@@ -305,7 +304,7 @@ class GuestOwner(Owner):
             try:
                 self.control.ask(b"H")
                 try:
-                    value = _drive(call(*args, **kwargs))
+                    value = result_of(call(*args, **kwargs))
                 finally:
                     self.control.tell(b"O")
                 outcome.set(value)
@@ -480,7 +479,7 @@ class GuestOwner(Owner):
     def _hook(self, name: str, handle: GuestHandle, value: Any) -> None:
         error = ""
         try:
-            _drive(self.script.hear(self, name, handle, value))
+            result_of(self.script.hear(self, name, handle, value))
         except TheaterError as failed:
             error = str(failed)
         except Exception as failed:
@@ -590,16 +589,6 @@ class GuestStage(Stage):
         super().close(check)
         for each in self.puppets:
             each.close()
-
-
-def _drive(outcome: Any) -> Any:
-    if not inspect.iscoroutine(outcome):
-        return outcome
-    try:
-        outcome.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("a hook waited: everything that a guest calls has waited already")
 
 
 def _waiting(call: Callable[..., Any]) -> int | None:

@@ -186,17 +186,22 @@ def test_to_wait_costs_no_cpu_time_and_each_wait_begins_the_budget_anew(stage: G
     assert receive_exactly(peer, 5) == b"alive"
 
 
+def runs_too_long_in_init(stage: GuestStage, road: str, forever: bytes) -> None:
+    """The guest is ended for its CPU time, and somebody else is served meanwhile."""
+    address = stage.theater.listen_for(stage.theater.spawn(Echo), "127.0.0.1:0").address
+    ended = stage.in_background(lambda: stage.spawn(road, forever, limits=Limits(cpu=0.5)))
+    echoes(stage, address)
+    with pytest.raises(LimitReached, match="cpu"):
+        ended()
+
+
 def test_calls_that_answer_at_once_are_no_way_around_the_cpu_limit(stage: GuestStage, road: str) -> None:
     forever = guest(
         imports=["runtime#self"],
         init="(loop $again (call $runtime#self (i32.const 0x200)) (br $again)) unreachable",
         allocate="(i32.const 0x400)",
     )
-    address = stage.theater.listen_for(stage.theater.spawn(Echo), "127.0.0.1:0").address
-    ended = stage.in_background(lambda: stage.spawn(road, forever, limits=Limits(cpu=0.5)))
-    echoes(stage, address)
-    with pytest.raises(LimitReached, match="cpu"):
-        ended()
+    runs_too_long_in_init(stage, road, forever)
 
 
 def test_a_blocking_call_that_fails_at_once_is_no_way_around_the_cpu_limit(stage: GuestStage, road: str) -> None:
@@ -205,11 +210,7 @@ def test_a_blocking_call_that_fails_at_once_is_no_way_around_the_cpu_limit(stage
         init="(loop $again (call $tcp#receive (i32.const 0) (i32.const 5) (i32.const 1) (i32.const 0x200)) (br $again))"
         " unreachable",
     )
-    address = stage.theater.listen_for(stage.theater.spawn(Echo), "127.0.0.1:0").address
-    ended = stage.in_background(lambda: stage.spawn(road, forever, limits=Limits(cpu=0.5)))
-    echoes(stage, address)
-    with pytest.raises(LimitReached, match="cpu"):
-        ended()
+    runs_too_long_in_init(stage, road, forever)
 
 
 # -- data of one call -----------------------------------------------------------------------------------------------
