@@ -21,7 +21,7 @@ class Limits(Checked, frozen=True, kw_only=True):
 
     Args:
         memory: bytes of its linear memory; ``memory.grow`` beyond it fails inside the guest.
-        tables: elements of each of its tables, of which a core module may have 16.
+        tables: elements of each of its tables, of which a core module may have 15, and a component of several 32.
         cpu: seconds of CPU time that it may take without waiting for anything; then it is ended. To wait costs
             nothing, however long.
         call_data: bytes of text and data in one call, in either direction; a guest that passes more is ended.
