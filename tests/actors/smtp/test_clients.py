@@ -291,22 +291,27 @@ def test_a_kill_9_under_load_loses_no_acknowledged_message_and_leaves_no_half_on
     assert set(acknowledged) <= stored
 
 
+def stop_in_the_middle_of_a_message(process: Running) -> None:
+    """SIGTERM comes while a client sends its message, which is taken; then the client is told to go."""
+    with smtplib.SMTP(process.host, process.port, timeout=TIMEOUT_S) as client:
+        client.ehlo()
+        client.mail("a@example.net")
+        client.rcpt("b@example.org")
+        assert client.docmd("DATA")[0] == 354
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for("draining")
+        client.send("hello\r\n.\r\n")
+        assert client.getreply()[0] == 250
+        assert client.getreply()[0] == 421
+        client.close()
+    assert process.popen.wait() == 0
+
+
 def test_sigterm_lets_the_message_under_way_come_in_and_ends_cleanly(
     tmp_path: Path, certificates: Certificates
 ) -> None:
     with Process(tmp_path, certificates.server) as process:
-        with smtplib.SMTP(process.host, process.port, timeout=TIMEOUT_S) as client:
-            client.ehlo()
-            client.mail("a@example.net")
-            client.rcpt("b@example.org")
-            assert client.docmd("DATA")[0] == 354
-            process.popen.send_signal(signal.SIGTERM)
-            process.wait_for("draining")
-            client.send("hello\r\n.\r\n")
-            assert client.getreply()[0] == 250
-            assert client.getreply()[0] == 421
-            client.close()
-        assert process.popen.wait() == 0
+        stop_in_the_middle_of_a_message(process)
     assert len(os.listdir(tmp_path / "mail" / "new")) == 1
 
 

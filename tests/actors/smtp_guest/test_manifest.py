@@ -13,7 +13,14 @@ import pytest
 import yaml
 
 from tests.actors.smtp.serving import TIMEOUT_S
-from tests.actors.smtp.test_clients import TEXT, Running, run, swaks_is_refused, why_not_run
+from tests.actors.smtp.test_clients import (
+    TEXT,
+    Running,
+    run,
+    stop_in_the_middle_of_a_message,
+    swaks_is_refused,
+    why_not_run,
+)
 from tests.certificates_fixture import Certificates
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,18 +119,7 @@ def test_a_wrong_manifest_ends_the_process_with_a_line_that_names_the_reason(
 
 def test_sigterm_lets_the_message_under_way_come_in(tmp_path: Path, certificates: Certificates) -> None:
     with Process(tmp_path, certificates) as process:
-        with smtplib.SMTP("localhost", process.port, timeout=TIMEOUT_S) as client:
-            client.ehlo()
-            client.mail("a@example.net")
-            client.rcpt("b@example.org")
-            assert client.docmd("DATA")[0] == 354
-            process.popen.send_signal(signal.SIGTERM)
-            process.wait_for("draining")
-            client.send("hello\r\n.\r\n")
-            assert client.getreply()[0] == 250
-            assert client.getreply()[0] == 421
-            client.close()
-        assert process.popen.wait() == 0
+        stop_in_the_middle_of_a_message(process)
         assert len(process.delivered()) == 1
 
 
