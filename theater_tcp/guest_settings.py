@@ -10,10 +10,14 @@ from typing import Any
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import Checked, Count, Duration, Size
 
-__all__ = ["Limits", "as_config", "read_guest_file"]
+__all__ = ["MAX_TABLES", "Limits", "as_config", "read_guest_file"]
 
 MAX_GUEST = 256 << 20
 """Bytes of the largest guest that is read."""
+
+
+MAX_TABLES = 16
+"""Tables of a guest that is a core module."""
 
 
 class Limits(Checked, frozen=True, kw_only=True):
@@ -21,7 +25,7 @@ class Limits(Checked, frozen=True, kw_only=True):
 
     Args:
         memory: bytes of its linear memory; ``memory.grow`` beyond it fails inside the guest.
-        tables: elements of each of its tables, of which a core module may have 15, and a component of several 32.
+        tables: elements of each of its tables, of which a core module may have 16, and a component of several 32.
         cpu: seconds of CPU time that it may take without waiting for anything; then it is ended. To wait costs
             nothing, however long.
         call_data: bytes of text and data in one call, in either direction; a guest that passes more is ended.

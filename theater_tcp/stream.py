@@ -182,7 +182,7 @@ class Stream(SecureTransport):
 
         Args:
             handle, size, timeout: as there.
-            into: settled, and returned, in place of a new future.
+            into: settled, and returned, in place of a new future; with a number of bytes if they're in its ``buffer``.
         """
         if self.handle is not handle:
             self.check_owner(handle)
@@ -240,8 +240,9 @@ class Stream(SecureTransport):
         ):
             return False
         limit = min(size, self.options.read_buffer_limit, READ_BUFFER_SIZE)
+        buffer = None if future.__class__ is Future else future.buffer
         try:
-            taken = self.sock.recv_into(network.read_view(limit))
+            taken = self.sock.recv_into(network.read_view(limit) if buffer is None else buffer[:limit])
         except (BlockingIOError, InterruptedError):
             return True
         except OSError as error:
@@ -257,7 +258,7 @@ class Stream(SecureTransport):
             network.receive_deadlines.clear(self, timeout)
         self.drained_now = taken < limit
         try:
-            future.set(network.read_buffer[:taken])
+            future.set(network.read_buffer[:taken] if buffer is None else taken)
         finally:
             self.drained_now = False
         if self._receiver is None or self.interest != READ:

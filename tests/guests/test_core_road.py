@@ -8,6 +8,7 @@ from unittest import mock
 
 from tests.guests.guest_files import ACTORS
 from theater_tcp import Future, Theater
+from theater_tcp.guest.stage import OUT_SIZE
 
 
 def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
@@ -31,7 +32,9 @@ def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
         program = theater.load_guest(ACTORS / "echo" / "c" / "echo.wasm")
         road = program.road  # type: ignore[attr-defined]  # it is of the core road
         echo = theater.spawn_guest(program)
-        host, _, port = theater.listen_for(echo, "127.0.0.1:0").address.rpartition(":")
+        # with less room than the stage has, nothing is gathered there and the host is asked for each send
+        listener = theater.listen_for(echo, "127.0.0.1:0", write_buffer_limit=OUT_SIZE - 1)
+        host, _, port = listener.address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=10) as client:
             for message in (b"one", b"two", b"three"):
                 client.sendall(message)

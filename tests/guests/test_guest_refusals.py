@@ -131,6 +131,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "cabi_realloc",
     ),
     "a memory that is a function": ('(func (export "memory"))' + REALLOC + INIT, "memory"),
+    "a shared memory": ('(memory (export "memory") 1 1 shared)' + REALLOC + INIT, "shared memory"),
     "nothing": ("", "memory"),
     "_initialize of a wrong type": (WHOLE + '(func (export "_initialize") (param i32))', "_initialize"),
 }
@@ -223,6 +224,19 @@ def test_a_trap_in_init_is_told_and_counted_as_ever_where_initialize_took_longer
             stage.spawn(road, begins)
         assert stage.theater.metrics().guest_traps == traps
         assert len(stage.guest_errors()) == traps
+
+
+def test_a_guest_may_call_its_host_in_initialize_and_wait_there(stage: GuestStage, road: str) -> None:
+    body = """
+      (call $runtime#self (i32.const 0x200))
+      (call $tcp#connect (i32.const 0x20) (i32.const 11) (i32.const 0x210))"""
+    begins = guest(
+        imports=["runtime#self", "tcp#connect"],
+        more=f"""(data (i32.const 0x20) "127.0.0.1:1") (func (export "_initialize") {body})""",
+        init="(if (i32.ne (i32.load8_u (i32.const 0x210)) (i32.const 1)) (then unreachable)) (i32.const 0x100)",
+    )
+    assert stage.spawn(road, begins, permissions=None).is_alive()
+    assert stage.theater.metrics().guest_traps == 0
 
 
 def test_an_error_of_init_is_what_the_spawner_hears_and_no_trap(stage: GuestStage, road: str) -> None:

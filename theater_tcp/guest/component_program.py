@@ -88,6 +88,7 @@ class ComponentProgram:
 
     road_name = "component"
     takes_arrivals = True
+    arrivals: memoryview | None = None
 
     def __init__(
         self,
@@ -215,7 +216,7 @@ def _wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
     try:
         instance.block[FLAG] = 0
         memmove(given[8], instance.continuation, inner.CONTINUATION.size)
-        instance.asked = (function, function.lift(instance, given[3], given[4]), given[5])
+        instance.asked = (function, function.lift(instance, given[3], given[4]), given[5], None)
     except BaseException as error:
         c_size_t.from_address(given[7]).value = _fault(instance, error)
 
@@ -233,7 +234,7 @@ def _may_wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
             value = error
         if value.__class__ is Future:
             instance.block[FLAG] = 0
-            instance.asked = (function, value, given[5])
+            instance.asked = (function, values, given[5], value)
         else:
             function.put(given[5], value)
     except BaseException as error:

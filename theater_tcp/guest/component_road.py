@@ -105,7 +105,7 @@ class ComponentInstance(Suspendable):
         )
         return self._go_on()
 
-    def call(self, export: str, first: Any, second: Any = None) -> Outcome:
+    def call(self, export: str, first: Any, second: Any = None, connection: Any = None) -> Outcome:
         """Enter an export, which the guest has and is not inside of.
 
         Args:
@@ -142,7 +142,7 @@ class ComponentInstance(Suspendable):
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _put_answer(self, value: Any) -> None:
-        function, _, results = self._asking
+        function, _, results, _ = self._asking
         function.put(results, value)
         self.block[FLAG] = 1
 

@@ -18,13 +18,15 @@ import wasmtime
 from theater_tcp.errors import TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.adapter import DONE, MODULE, WAIT, Import
+from theater_tcp.guest.adapter import DONE, MODULE, STAGED, WAIT, Import
 from theater_tcp.guest.binary import WASI_MODULE
-from theater_tcp.guest.calls import GuestCalls, method_of
+from theater_tcp.guest.calls import ARRIVES, GuestCalls, method_of
 from theater_tcp.guest.core_road import FLAG, CoreInstance
 from theater_tcp.guest.core_values import RESULT_BYTES, check_result_place, error_lowerer, lifter, lowerer
+from theater_tcp.guest.entrance import ENTRANCE
 from theater_tcp.guest.interface import BLOCKING
 from theater_tcp.guest.outcome import GuestTrap
+from theater_tcp.guest.stage import STAGE
 from theater_tcp.guest.wit_types import Function
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class HostFunction:
         encoding: of the texts in its arguments and its result.
     """
 
-    __slots__ = ("encoding", "function", "lift", "lower", "lower_error", "method", "pointer_at")
+    __slots__ = ("encoding", "function", "lift", "lower", "lower_error", "method", "pointer_at", "receives")
 
     def __init__(self, function: Function, method: Callable[..., Any], encoding: str) -> None:
         self.function = function
@@ -66,6 +68,7 @@ class HostFunction:
         self.lower = lowerer(function, encoding)
         self.lower_error = error_lowerer(function, encoding)
         self.pointer_at = len(function.core_params) - 1
+        self.receives = method is GuestCalls.receive
 
 
 class CoreRoad:
@@ -90,13 +93,19 @@ class CoreRoad:
         self.blocking: list[HostFunction] = []
         self.linker = wasmtime.Linker(engine)  # with everything that adapters import
         self._numbers: dict[tuple[str, str, str], int] = {}
+        self._shared = inner.SharedMemory(engine, STAGE.pages)
+        self._shared.define(self.linker, MODULE, STAGE.name)
+        self.stage = self._shared.view
+        self.stage_extern = self._shared.extern
+        entrance = wasmtime.Module(engine, bytes(wasmtime.wat2wasm(ENTRANCE)))
+        self.entrance = inner.address_of(entrance)
         self._define("place", ("i32",), "i64", self._place)
         self._define("arguments", ("i32", "i32"), None, self._arguments)
         suspending = wasmtime.Linker(engine)
         kind = wasmtime.FuncType([wasmtime.ValType.i32()] * 6, [wasmtime.ValType.i64()])
         callback = inner.SUSPENDABLE(self._block)
         inner.define_suspendable(suspending, MODULE, "block", kind, callback)
-        self._kept += [suspending, kind, callback]
+        self._kept += [entrance, suspending, kind, callback]
         self.suspending = inner.address_of(suspending)
         self._defined: set[str] = set()
 
@@ -109,8 +118,13 @@ class CoreRoad:
             number = self._numbers.get(key)
             if number is None:
                 number = self._numbers[key] = len(self.blocking)
-                self.blocking.append(self._host_function(function, encoding))
-            return Import(function.interface, name, params, result, asks, number)
+                host_function = self._host_function(function, encoding)
+                self.blocking.append(host_function)
+            made = Import(function.interface, name, params, result, asks, number)
+            if made.receives and made.host_name not in self._defined:
+                self._defined.add(made.host_name)
+                self._define(made.host_name, params, "i64", self._answering(self.blocking[number], len(params)))
+            return made
         made = Import(function.interface, name, params, result, asks, None)
         if made.host_name not in self._defined:
             self._defined.add(made.host_name)
@@ -139,7 +153,7 @@ class CoreRoad:
         if host_function.method is GuestCalls.send and host_function.encoding == "utf8":
             return self._sending(host_function)
         lift, lower, method = host_function.lift, host_function.lower, host_function.method
-        lower_error = host_function.lower_error
+        lower_error, receives = host_function.lower_error, host_function.receives
         seen, views, fault = self._seen, self._views, self._fault
 
         def callback(_env: int, _caller: int, raw: int, _count: int) -> int:
@@ -150,14 +164,19 @@ class CoreRoad:
                 pointer = values[-1]
                 if pointer & 3 or pointer + RESULT_BYTES > len(instance.memory.view):
                     check_result_place(instance, pointer)
+                if instance.gathering is not None:
+                    instance.flush()
+                given = lift(instance, values)
                 try:
-                    value = method(instance.calls, *lift(instance, values))
+                    value = method(instance.calls, *given)
                 except TheaterError as error:
                     answer = lower_error(instance, pointer, error)
                 else:
-                    if value.__class__ is Future:
-                        instance.noted = (host_function, value, pointer)
+                    if value.__class__ is Future or value is ARRIVES:
+                        instance.noted = (host_function, given, pointer, value)
                         answer = WAIT
+                    elif receives and instance.received(given[0], given[1], value):
+                        answer = STAGED
                     else:
                         answer = lower(instance, pointer, value)
                 _long.pack_into(view, 0, answer)
@@ -191,6 +210,8 @@ class CoreRoad:
                     check_result_place(instance, pointer, 8)
                     lift(instance, values)  # says what is wrong, if it isn't that the memory has grown
                     pages = instance.memory.view
+                if instance.gathering is not None:
+                    instance.flush()
                 try:
                     called = str(pages[address : address + length], "utf-8")
                 except UnicodeDecodeError:
@@ -205,7 +226,7 @@ class CoreRoad:
                     write(pages, pointer, 0, value)
                     view[:8] = done
                 else:
-                    instance.noted = (host_function, value, pointer)
+                    instance.noted = (host_function, (called, b""), pointer, value)
                     _long.pack_into(view, 0, WAIT)
                 return 0
             except BaseException as error:
@@ -291,7 +312,7 @@ class CoreRoad:
                 pointer = values[host_function.pointer_at]
                 if pointer & 3 or pointer + RESULT_BYTES > len(instance.memory.view):
                     check_result_place(instance, pointer)
-                instance.asked = (host_function, host_function.lift(instance, values), pointer)
+                instance.asked = (host_function, host_function.lift(instance, values), pointer, None)
             else:  # only now: between the two calls the guest may have yielded, and there was no place for an answer
                 instance.asked = instance.noted
         except BaseException as error:

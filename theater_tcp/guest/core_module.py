@@ -87,6 +87,7 @@ class CoreModule:
         self._read(_TYPE, self._read_types)
         self._read(_IMPORT, self._read_import)
         self._read(_FUNCTION, self._read_function)
+        self._read(_MEMORY, self._read_memory)
         self._read(_EXPORT, self._read_export)
         bodies = self._part(_CODE).count() if _CODE in self.sections else 0
         if bodies != self.own_functions:
@@ -184,6 +185,10 @@ class CoreModule:
         self.functions.append(self._function_type_at(section))
         self.own_functions += 1
 
+    def _read_memory(self, section: Reader) -> None:
+        if _limits(section) & 2:
+            raise BinaryError("has a shared memory, which no limit bounds")
+
     def _read_export(self, section: Reader) -> None:
         name, kind, index = section.name(), _kind(section.byte()), section.u32()
         self.exports[name] = CoreExport(kind, index, self.function_type(index) if kind == "func" else None)
@@ -224,10 +229,12 @@ def _field(section: Reader) -> None:
     section.byte()
 
 
-def _limits(section: Reader) -> None:
+def _limits(section: Reader) -> int:
+    """Limits of a table or a memory: their flags."""
     flags = section.byte()
     section.number(64)
     if flags & 1:
         section.number(64)
     if flags & 8:
         section.u32()
+    return flags

@@ -12,6 +12,7 @@ from theater_tcp.guest.adapter import Import, adapter_text
 from theater_tcp.guest.binary import WASI_MODULE
 from theater_tcp.guest.core_road import CoreInstance
 from theater_tcp.guest.interface import EXPORTS, IMPORTS
+from theater_tcp.guest.stage import OUT, SECOND
 from theater_tcp.guest.text import ENCODINGS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class CoreProgram:
         wasi: wasmtime.Linker | None,
     ) -> None:
         self.road = road
+        self.arrivals: memoryview | None = road.stage[SECOND:OUT]
         self._kept: list[Any] = [module, wasi]  # what is known to C code by its address
         self.module = inner.address_of(module)
         self.foreign_linker = inner.address_of(wasi) if wasi is not None else 0

@@ -1,14 +1,18 @@
 """The fast road: a guest's core module, run through wasmtime's C interface, with the canonical ABI done here.
 
-Theory of operation. Every guest has a store with two instances: the adapter (:mod:`theater_tcp.guest.adapter`) and the
-guest. To enter an export is one call on a fiber: :meth:`CoreInstance.call` writes sizes and lengths into an array,
-starts the call, and polls it. While the guest runs, the callbacks of :mod:`theater_tcp.guest.core_callbacks` find it as
+Theory of operation. Every guest has a store with three instances: the adapter (:mod:`theater_tcp.guest.adapter`), the
+guest, and the entrance (:mod:`theater_tcp.guest.entrance`). To enter an export is one call on a fiber:
+:meth:`CoreInstance.call` puts the arguments on the stage (:mod:`theater_tcp.guest.stage`), starts the call, and polls
+it. While the guest runs, the callbacks of :mod:`theater_tcp.guest.core_callbacks` find it as
 ``road.current``; there is never more than one, since there is one thread, and no guest is entered from inside of
 another one's call.
 
 A call that has to wait does nothing but note what was asked (:attr:`CoreInstance.asked`) on the guest's stack. The
 guest is suspended then, and the asking is done out here: Python frames on ten thousand suspended stacks would be most
 of their memory. Where the answer is there at once, the guest goes on at once.
+
+What a guest sends to the peer that a call is about is gathered on the stage, and :meth:`CoreInstance.flush` sends it:
+before anything else that the guest asks for, and when it has come out.
 """
 
 from __future__ import annotations
@@ -19,12 +23,25 @@ from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import TheaterError
 from theater_tcp.guest import wasmtime_internals as inner
-from theater_tcp.guest.adapter import ARGUMENTS
-from theater_tcp.guest.core_values import NARROW
+from theater_tcp.guest.adapter import STAGED
+from theater_tcp.guest.entrance import CLEAN, IMPORTS
 from theater_tcp.guest.linear_memory import LinearMemory
 from theater_tcp.guest.outcome import GuestTrap, Outcome
+from theater_tcp.guest.stage import (
+    FIRST,
+    FIRST_SIZE,
+    HEADER,
+    ID_SIZE,
+    NOTHING,
+    OUT,
+    OUT_SIZE,
+    PENDING,
+    SECOND,
+    WORDS,
+)
 from theater_tcp.guest.suspendable import Suspendable
 from theater_tcp.guest.wasmtime_internals import EXTERN, FUNCREF, I64, OF, VALUE
+from theater_tcp.guest_settings import MAX_TABLES
 
 if TYPE_CHECKING:
     from theater_tcp.guest.calls import GuestCalls
@@ -35,14 +52,20 @@ __all__ = ["FLAG", "CoreInstance"]
 
 # Where things are in the one block of memory that an instance shares with wasmtime.
 TRAP, ERROR, RESULT = 0, 8, 16
-ADAPTER, GUEST, FLAG = RESULT + VALUE, RESULT + VALUE + 16, RESULT + VALUE + 32
-MEMORY = FLAG + 16
-ENTER = MEMORY + EXTERN
-VALUES = ENTER + EXTERN
-BLOCK_SIZE = VALUES + ARGUMENTS * VALUE
+ADAPTER, GUEST, ENTRANCE, FLAG = (RESULT + VALUE + 16 * n for n in range(4))
+EXTERNS = FLAG + 16  # what the entrance imports
+MEMORY, FUNCTIONS, INSIDE, REALLOC, BLOCK = (EXTERNS + EXTERN * n for n in range(1, len(IMPORTS)))
+ENTER = BLOCK + EXTERN
+EXPORT = ENTER + EXTERN
+POST = EXPORT + VALUE
+END = POST + VALUE
 
-EXPORT, POST, NUMBERS = (VALUES + n * VALUE for n in (2, 3, 4))
+NO_WORDS = bytes(WORDS.size)
 NO_FUNCTION = bytes((FUNCREF, *bytes(VALUE - 1)))
+
+COPIED = 16 << 10
+"""Bytes that go to a guest by the stage, if they aren't there already: to copy more than that a second time costs more
+than the call of the host that writes it into the guest's memory."""
 
 START_TICKS = 5
 """Slices that a module's start function may take: it runs before the guest can be suspended. They are counted by the
@@ -50,8 +73,8 @@ clock, so a few more than an honest one needs, for a machine that has other thin
 
 # A write through a memoryview or a struct costs a third of one through ctypes, hence their use wherever calls are many.
 _pair = struct.Struct("<II")
-_end = struct.Struct("<QQ8xI")  # trap, error, the i32 that was returned
-_numbers = struct.Struct("<" + "8xI20x" * 7)  # seven values, i32 as their kind is 0: the result before, sizes, lengths
+_end = struct.Struct("<QQ8xq")  # trap, error, the i64 that was returned
+_word = struct.Struct("<I")
 _answer = struct.Struct("<B7xq")  # a value of kind i64
 
 
@@ -68,14 +91,13 @@ class CoreInstance(Suspendable):
     """
 
     __slots__ = (
-        "_before",
         "_c_block",
-        "_cleaned_up",
         "_context",
         "_entered",
         "_entry",
         "_exports",
-        "_returned",
+        "_kept",
+        "_stage",
         "_store",
         "arguments",
         "at",
@@ -97,17 +119,18 @@ class CoreInstance(Suspendable):
         self.results: Any = None  # where wasmtime takes the answer from, while the guest is suspended
         self._entered = ""
         self._entry: tuple[Any, ...] = ()
-        self._before = 0
-        self._exports: dict[str, tuple[bytes, bytes]] = {}
-        self._returned = self._cleaned_up = ""  # the last call's export, and that whose clean-up is in its place
-        self._c_block = (ctypes.c_ubyte * BLOCK_SIZE)()
+        self._exports: dict[str, bytes] = {}
+        self._stage = program.road.stage
+        self._kept = b""  # what was on the stage for it when it yielded
+        self._c_block = (ctypes.c_ubyte * END)()
         self.block = memoryview(self._c_block).cast("B")
         self.at = at = ctypes.addressof(self._c_block)
         self.continuation = inner.CONTINUATION.pack(*inner.continuation(at + FLAG))
         road = self.road
         self._store: int | None = inner.store_new(road.engine_address, None, None)
         self._context = context = inner.store_context(self._store)
-        inner.store_limiter(self._store, limits.memory, limits.tables, 2, 16, 1)
+        # three instances; the adapter has a table too
+        inner.store_limiter(self._store, limits.memory, limits.tables, 3, MAX_TABLES + 1, 1)
         inner.set_epoch_deadline(context, START_TICKS)
         self.memory = LinearMemory(0, 0)
         try:
@@ -139,17 +162,21 @@ class CoreInstance(Suspendable):
         finally:
             road.current = before
         inner.check(error, self._take_trap())
-        inner.yield_at_epoch(context, 1)
+        self.block[EXTERNS:MEMORY] = road.stage_extern
         inner.export_get(context, at + GUEST, b"memory", 6, at + MEMORY)
+        inner.export_get(context, at + ADAPTER, b"functions", 9, at + FUNCTIONS)
+        inner.export_get(context, at + ADAPTER, b"inside", 6, at + INSIDE)
+        inner.export_get(context, at + GUEST, b"cabi_realloc", 12, at + REALLOC)
+        inner.linker_get(road.suspending, context, road.MODULE, len(road.MODULE), b"block", 5, at + BLOCK)
+        error = inner.instance_new(context, road.entrance, at + EXTERNS, len(IMPORTS), at + ENTRANCE, at + TRAP)
+        inner.check(error, self._take_trap())
+        inner.yield_at_epoch(context, 1)
         self.memory = LinearMemory(context, at + MEMORY + OF)
-        inner.export_get(context, at + ADAPTER, b"enter", 5, at + ENTER)
-        inner.linker_get(road.suspending, context, road.MODULE, len(road.MODULE), b"block", 5, at + EXPORT)
-        values = self.block[EXPORT + OF : EXPORT + OF + 16].tobytes(), self._function(b"cabi_realloc")
+        inner.export_get(context, at + ENTRANCE, b"enter", 5, at + ENTER)
         # As C values, made once: to make them of ints anew is a third of the call's time.
         self._entry = inner.call_arguments(
-            context, at + ENTER + OF, at + VALUES, ARGUMENTS, at + RESULT, 1, at + TRAP, at + ERROR
+            context, at + ENTER + OF, at + EXPORT, 2, at + RESULT, 1, at + TRAP, at + ERROR
         )
-        self.block[VALUES : VALUES + 4 * VALUE] = b"".join((*map(_reference, values), NO_FUNCTION, NO_FUNCTION))
 
     # -- entering -------------------------------------------------------------------------------------------------
 
@@ -157,76 +184,132 @@ class CoreInstance(Suspendable):
         """Run ``_initialize``, where the guest has one; it comes before every other call."""
         if not self.program.initializes:
             return Outcome.RETURNED
-        at, block = self.at, self.block
-        # The places of the export, its post-return function and the first number are free as yet.
-        block[EXPORT : EXPORT + VALUE] = block[VALUES : VALUES + VALUE]
-        block[POST : POST + VALUE] = _reference(self._function(b"_initialize"))
-        inner.export_get(self._context, at + ADAPTER, b"call", 4, at + NUMBERS)
-        self._future = inner.call(self._context, at + NUMBERS + OF, at + EXPORT, 2, None, 0, at + TRAP, at + ERROR)
-        block[EXPORT:NUMBERS] = 2 * NO_FUNCTION
+        at = self.at
+        begin = (ctypes.c_ubyte * EXTERN)()
+        inner.export_get(self._context, at + ENTRANCE, b"begin", 5, ctypes.addressof(begin))
+        self.block[EXPORT:POST] = _reference(self._function(b"_initialize"))
+        self._stage[: WORDS.size] = NO_WORDS
+        function = ctypes.addressof(begin) + OF
+        self._future = inner.call(self._context, function, at + EXPORT, 1, None, 0, at + TRAP, at + ERROR)
         return self._go_on()
 
-    def call(self, export: str, first: Any, second: Any = None) -> Outcome:
+    def call(self, export: str, first: Any, second: Any = None, connection: Any = None) -> Outcome:
         """Enter an export, which the guest has and is not inside of.
 
         Args:
             export: its name, as ``on-data``.
             first, second: its arguments, one or two: texts, data, or texts that :meth:`CoreProgram.prepared` made.
+            connection: the handle of the connection that the call is about, if its id is the first argument.
 
         Raises:
             GuestTrap: it trapped.
         """
-        if self._entered == export and self._cleaned_up == self._returned and second.__class__ is bytes:
-            data, alignment, length = first if first.__class__ is tuple else self.program.prepared(export, first)
-            size, size2 = len(data), len(second)
-            if size + size2 <= self.limits.call_data:  # as the call before: all is in its place but this
-                _numbers.pack_into(self.block, NUMBERS, self._before, size, alignment, length, size2, 1, size2)
-                self.arguments = data, second
-                self._used = 0.0
-                self._future = inner.call(*self._entry)
-                return self._go_on()
-        data, alignment, length = self.program.prepared(export, first) if first.__class__ is not tuple else first
+        data, alignment, length = first if first.__class__ is tuple else self.program.prepared(export, first)
         if second is None:
-            other, size2, alignment2, length2 = b"", -1, 0, 0
-        elif second.__class__ is bytes:
-            other, alignment2, size2 = second, 1, len(second)
-            length2 = size2
+            other, alignment2, length2, size2 = b"", 1, 0, NOTHING
         else:
-            other, alignment2, length2 = self.program.prepared(export, second)
+            if second.__class__ is bytes:
+                other, alignment2, length2 = second, 1, len(second)
+            else:
+                other, alignment2, length2 = self.program.prepared(export, second)
             size2 = len(other)
         size = len(data)
-        if size + size2 > self.limits.call_data:
+        if size + len(other) > self.limits.call_data:
             raise GuestTrap(f"limit: call_data: {export} would carry more than {self.limits.call_data} bytes")
-        block = self.block
-        _numbers.pack_into(
-            block, NUMBERS, self._before, size, alignment, length, size2 & 0xFFFFFFFF, alignment2, length2
-        )
-        self.arguments = (data, other)
+        stage = self._stage
+        if size <= FIRST_SIZE and len(other) <= COPIED:
+            pending = SECOND + len(other)
+            stage[FIRST : FIRST + size] = data
+            stage[SECOND:pending] = other
+        else:
+            pending = 0
+            self.arguments = data, other
+        direct = connection is not None and alignment == 1 and self._gathers(connection)
+        HEADER.pack_into(stage, 0, 0, direct, 0, pending, size, alignment, length, size2, alignment2, length2)
         if self._entered != export:
-            block[EXPORT : EXPORT + VALUE] = self._export(export)[0]
+            self.block[EXPORT:END] = self._export(export)
             self._entered = export
-        if self._cleaned_up != self._returned:
-            block[POST : POST + VALUE] = self._export(self._returned)[1]
-            self._cleaned_up = self._returned
         self._used = 0.0
         self._future = inner.call(*self._entry)
         return self._go_on()
 
+    # -- the stage ------------------------------------------------------------------------------------------------
+
+    def _gathers(self, connection: Any) -> bool:
+        """Whether what the guest sends over a connection, whose id is on the stage, is to be gathered there."""
+        core = connection._core
+        if core.handle is connection and core.sends_directly and core.options.write_buffer_limit >= OUT_SIZE:
+            self.gathering = core
+            return True
+        return False
+
+    def flush(self) -> None:
+        """Send what the guest has gathered; what it sends from now on comes by the host."""
+        stage, core = self._stage, self.gathering
+        (size,) = _word.unpack_from(stage)
+        stage[:PENDING] = NO_WORDS[:PENDING]
+        self.gathering = None
+        if size:
+            core.send_directly(stage[OUT : OUT + size])
+
+    def received(self, connection_id: str, most: int, data: bytes | int) -> bool:
+        """See that data which the guest received is on the stage, and say there how it may go on.
+
+        Args:
+            connection_id: from where.
+            most: the bytes that it asked for.
+            data: what it gets; or its size, if it is there already.
+
+        Returns:
+            whether it is there; else it is too much, or nothing.
+        """
+        stage = self._stage
+        if data.__class__ is int:
+            size: int = data
+        else:
+            size = len(data)  # type: ignore[arg-type]
+            if not 0 < size <= COPIED:
+                stage[: WORDS.size] = NO_WORDS
+                return False
+            stage[SECOND : SECOND + size] = data  # type: ignore[assignment]
+        connection: Any = self.calls.handles.get(connection_id)
+        direct = ready = False
+        if connection is not None:
+            stage[FIRST : FIRST + ID_SIZE] = connection.id_bytes
+            direct = self._gathers(connection)
+            ready = size >= most or size >= connection._core.options.read_buffer_limit
+        WORDS.pack_into(stage, 0, 0, direct, ready, SECOND + size)
+        self._used = 0.0  # that is what it was waiting for
+        return True
+
+    def _yielded(self) -> None:
+        (end,) = _word.unpack_from(self._stage, PENDING)
+        if end:
+            self._kept = self._stage[FIRST:end].tobytes()
+
+    def resume(self) -> Outcome:
+        """See :meth:`Suspendable.resume`; what is for it comes back to the stage."""
+        kept, self._kept = self._kept, b""
+        end = FIRST + len(kept)
+        self._stage[FIRST:end] = kept
+        WORDS.pack_into(self._stage, 0, 0, 0, 0, end if kept else 0)
+        return Suspendable.resume(self)
+
     def arrived(self, value: Any) -> Outcome:
         """See :meth:`Suspendable.arrived`; data, which it mostly is, by a shorter way."""
-        if value.__class__ is not bytes:
+        if isinstance(value, TheaterError):
             return Suspendable.arrived(self, value)
-        size = len(value)
-        self._used = 0.0
-        self.placing = (value, self._asking[2], NARROW, 0, 1, size)
-        _answer.pack_into(self.results, 0, I64, size | 1 << 32)
-        self.block[FLAG] = 1
+        self._put_answer(value)
         return self._go_on()
 
     def _put_answer(self, value: Any) -> None:
-        function, _values, pointer = self._asking
-        lower = function.lower_error if isinstance(value, TheaterError) else function.lower
-        _answer.pack_into(self.results, 0, I64, lower(self, pointer, value))
+        function, values, pointer, _begun = self._asking
+        if function.receives and not isinstance(value, TheaterError) and self.received(values[0], values[1], value):
+            answer = STAGED
+        else:
+            lower = function.lower_error if isinstance(value, TheaterError) else function.lower
+            answer = lower(self, pointer, value)
+        _answer.pack_into(self.results, 0, I64, answer)
         self.block[FLAG] = 1
 
     def _memory_size(self) -> int:
@@ -246,8 +329,8 @@ class CoreInstance(Suspendable):
         export = self._entered
         if not export:  # _initialize, which returns nothing
             return Outcome.RETURNED
-        self._before = result
-        self._returned = export
+        if result == CLEAN:
+            return Outcome.RETURNED
         if result & 3:
             raise GuestTrap(f"{export} returned a result at {result:#x}, which is not aligned")
         view = self.memory.view
@@ -255,8 +338,6 @@ class CoreInstance(Suspendable):
             self.memory.check(result, 12, "its result")
             view = self.memory.view
         case = view[result]
-        if case == 0:
-            return Outcome.RETURNED
         if case != 1:
             raise GuestTrap(f"{export} returned a result of the case {case}, which there is not")
         pointer, length = _pair.unpack_from(view, result + 4)
@@ -312,14 +393,13 @@ class CoreInstance(Suspendable):
             return bytes(16)
         return self.block[RESULT + OF : RESULT + OF + 16].tobytes()
 
-    def _export(self, export: str) -> tuple[bytes, bytes]:
+    def _export(self, export: str) -> bytes:
         """An export and its post-return function, as values for ``enter``."""
         values = self._exports.get(export)
         if values is None:
             name, post = self.program.export_names[export]
-            values = self._exports[export] = (
-                _reference(self._function(name)),
-                _reference(self._function(post)) if post else NO_FUNCTION,
+            values = self._exports[export] = _reference(self._function(name)) + (
+                _reference(self._function(post)) if post else NO_FUNCTION
             )
         return values
 

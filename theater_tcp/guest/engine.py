@@ -30,7 +30,7 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger("theater_tcp.guest")
 
-CONFIGURED = "no threads, memory64, gc, exceptions, cow"
+CONFIGURED = "stage, no memory64, gc, exceptions, cow"
 """What the two configurations below say, for the cache: what was compiled for another is of no use."""
 
 HOST_STACK = 512 << 10
@@ -56,6 +56,7 @@ def engine_config(stack: int) -> wasmtime.Config:
 def fiber_config(stack: int) -> wasmtime.Config:
     """What wasmtime is told for the fast road; see :func:`engine_config`."""
     config = engine_config(stack)
+    config.wasm_threads = config.shared_memory = True  # for the stage; a guest may have no shared memory
     config.memory_init_cow = False  # two mappings less for each guest, of which a process may have 65 530 by default
     config.memory_may_move = False  # the address of a guest's memory stays what it is
     inner.set_fiber_stack(config, stack + HOST_STACK)

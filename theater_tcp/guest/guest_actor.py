@@ -52,14 +52,14 @@ class GuestInstance(Protocol):
     def begin(self) -> Outcome:
         """What comes before the first call."""
 
-    def call(self, export: str, first: Any, second: Any = None) -> Outcome:
-        """Enter an export."""
+    def call(self, export: str, first: Any, second: Any = None, connection: Any = None) -> Outcome:
+        """Enter an export; with the handle of the connection that it is about, if that's what ``first`` is."""
 
     def resume(self) -> Outcome:
         """Go on after ``WAITING``, when ``awaited`` is settled, or after ``YIELDED``."""
 
     def arrived(self, value: Any) -> Outcome:
-        """Go on after ``WAITING`` with no ``awaited``, with data or an error."""
+        """Go on after ``WAITING`` with no ``awaited``, with data, or how much of it is in ``arrivals``, or an error."""
 
     def discard(self) -> None:
         """Let go of it, also in the middle of a call."""
@@ -73,6 +73,8 @@ class GuestProgram(Protocol):
     exports: frozenset[str]
     takes_arrivals: bool
     """Whether its guests have ``arrived``, and don't need a future for each ``receive``."""
+    arrivals: memoryview | None
+    """Where what arrives may be put; ``arrived`` takes the number of bytes then."""
 
     def instantiate(self, calls: GuestCalls, limits: Limits) -> GuestInstance:
         """A new guest."""
@@ -97,7 +99,16 @@ class Keeper(Protocol):
 class GuestConnectionHandle(ConnectionHandle):
     """A guest's hold on a connection, with its id as the guest's exports take it."""
 
-    __slots__ = ("_prepared",)
+    __slots__ = ("_id_bytes", "_prepared")
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The id in ASCII, made once."""
+        try:
+            return self._id_bytes
+        except AttributeError:
+            self._id_bytes: bytes = self.id.encode()
+            return self._id_bytes
 
     def prepared_id(self, program: GuestProgram) -> Any:
         """The id as an argument of ``on-data``: made once, for the call that comes most often."""
@@ -111,9 +122,10 @@ class GuestConnectionHandle(ConnectionHandle):
 class _Arrival:
     """In the place of a future, for the ``receive`` of a guest: there is one at a time, so one object does for all."""
 
-    __slots__ = ("set", "set_exception_value")
+    __slots__ = ("buffer", "set", "set_exception_value")
 
-    def __init__(self, arrived: Callable[[Any], None]) -> None:
+    def __init__(self, arrived: Callable[[Any], None], buffer: memoryview | None) -> None:
+        self.buffer = buffer
         self.set = self.set_exception_value = arrived
 
 
@@ -143,7 +155,7 @@ class GuestActor(TcpActor):
         self._guest_instance: GuestInstance | None = None
         self._guest_calls = GuestCalls(name, self.tcp, self._theater_owner, limits, self._guest_wants_end)
         if program.takes_arrivals:
-            self._guest_calls.arrival = _Arrival(self._guest_told)
+            self._guest_calls.arrival = _Arrival(self._guest_told, program.arrivals)
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
         self._guest_serves: ConnectionHandle | None = None  # what was handed to it last
@@ -187,7 +199,7 @@ class GuestActor(TcpActor):
 
     def on_data(self, connection: GuestConnectionHandle, data: bytes) -> Any:
         """A chunk."""
-        return self._guest_enter("on-data", connection.prepared_id(self._guest_program), data)
+        return self._guest_enter("on-data", connection.prepared_id(self._guest_program), data, connection)
 
     def on_passive(self, connection: ConnectionHandle) -> Any:
         """The count ran out."""
@@ -222,14 +234,16 @@ class GuestActor(TcpActor):
     def _guest_serve(self, export: str, connection: ConnectionHandle) -> Coroutine[Any, Any, None] | None:
         self._guest_serves = connection
         self.connections_served += 1
-        return self._guest_enter(export, self._guest_calls.learn(connection))
+        return self._guest_enter(export, self._guest_calls.learn(connection), None, connection)
 
-    def _guest_enter(self, export: str, first: Any, second: Any = None) -> Coroutine[Any, Any, None] | None:
+    def _guest_enter(
+        self, export: str, first: Any, second: Any = None, connection: ConnectionHandle | None = None
+    ) -> Coroutine[Any, Any, None] | None:
         instance = self._guest_instance
         if instance is None:
             return None  # it has crashed, and its end is on the way
         try:
-            outcome = instance.call(export, first, second)
+            outcome = instance.call(export, first, second, connection)
         except BaseException as error:
             raise self._guest_crash(export, error) from None
         if outcome is Outcome.RETURNED:
@@ -274,6 +288,8 @@ class GuestActor(TcpActor):
         if self._guest_program.may_enter():
             self._guest_go_on(news)
         else:  # settled by another guest's call: not on top of that
+            if news.__class__ is int:
+                news = self._guest_calls.arrival.buffer[:news].tobytes()
             self.actor_inbox.loop.call_soon(partial(self._guest_go_on, news))
 
     def _guest_go_on(self, news: Any = None) -> None:

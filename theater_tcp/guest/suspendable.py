@@ -49,6 +49,7 @@ class Suspendable:
         "calls",
         "error",
         "fault",
+        "gathering",
         "limits",
         "road",
         "ticks",
@@ -60,9 +61,11 @@ class Suspendable:
         self.limits = limits
         self.fault: BaseException | None = None
         """What stopped the guest from out here."""
-        self.asked: tuple[Any, Any, int] | None = None
-        """What it waits for: the function, its arguments or, where the call has begun, a future, and where the result
-        goes."""
+        self.asked: tuple[Any, Any, int, Any] | None = None
+        """What it waits for: the function, its arguments, where the result goes, and where the call has begun already
+        what that gave, a future or :data:`ARRIVES`."""
+        self.gathering: Any = None
+        """The connection of which is gathered what the guest sends: :meth:`flush` is to be called."""
         self.awaited: Future[Any] | None = None
         self.error = ""
         self.ticks = road.ticks
@@ -102,6 +105,13 @@ class Suspendable:
         """Put the answer, a value or a :class:`TheaterError`, where the suspended guest finds it, and let it go on."""
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Send what is gathered of :attr:`gathering`."""
+        raise NotImplementedError
+
+    def _yielded(self) -> None:
+        """Others have their turn now, in the middle of the guest's call."""
+
     def _ended(self) -> Outcome:
         """The call has ended: see how."""
         raise NotImplementedError
@@ -126,6 +136,8 @@ class Suspendable:
                 ended = inner.poll(future)
             finally:
                 road.current = None
+            if self.gathering is not None:
+                self.flush()
             if ended:
                 return self._ended()
             asked = self.asked
@@ -138,6 +150,7 @@ class Suspendable:
                 self._account(perf_counter() - began)
                 at_once -= 1
                 if not at_once:
+                    self._yielded()
                     return Outcome.YIELDED
                 continue
             if self.fault is not None:
@@ -148,6 +161,7 @@ class Suspendable:
             if ran < SLICE and self.ticks != road.ticks:
                 self.ticks = road.ticks  # it was another guest's time that had run out
                 continue
+            self._yielded()
             return Outcome.YIELDED
 
     def _account(self, ran: float) -> None:
@@ -157,11 +171,11 @@ class Suspendable:
             self._abandon_call()
             raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
 
-    def _ask(self, asked: tuple[Any, Any, int]) -> Future[Any] | None:
+    def _ask(self, asked: tuple[Any, Any, int, Any]) -> Future[Any] | None:
         """Do what a suspended guest asked for: a future if it has to wait for that, else it has its answer."""
-        function, values, _ = self._asking = asked
+        function, values, _, begun = self._asking = asked
         try:
-            value = values if values.__class__ is Future else function.method(self.calls, *values)
+            value = begun if begun is not None else function.method(self.calls, *values)
             if value is ARRIVES or (value.__class__ is Future and not value.done):
                 return value
             if value.__class__ is Future:

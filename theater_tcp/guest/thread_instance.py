@@ -39,6 +39,7 @@ from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.guest.thread_cell import Cell, HostFunction
 from theater_tcp.guest.trap_text import backtrace_of, reason_of
 from theater_tcp.guest.wit_types import Err, Ok, Result
+from theater_tcp.guest_settings import MAX_TABLES
 
 if TYPE_CHECKING:
     from theater_tcp.guest.calls import GuestCalls
@@ -110,7 +111,9 @@ class ThreadInstance:
         self.program.road.start_thread(self, self._run)
         return self._order(self._begin)
 
-    def call(self, export: str, first: str | bytes, second: str | bytes | None = None) -> Outcome:
+    def call(
+        self, export: str, first: str | bytes, second: str | bytes | None = None, connection: Any = None
+    ) -> Outcome:
         """Enter an export, which the guest has and is not inside of.
 
         Args:
@@ -262,7 +265,7 @@ class ThreadInstance:
             raise _Stop
         cell.host.asked, cell.host.no_event = self._asked, self._no_event
         store = self._store = wasmtime.Store(cell.engine)
-        store.set_limits(limits.memory, limits.tables, 2, 16, 1)
+        store.set_limits(limits.memory, limits.tables, 2, MAX_TABLES + 1, 1)  # the adapter has one too
         store.set_epoch_deadline(1)
         if program.wasi:
             store.set_wasi(wasmtime.WasiConfig())

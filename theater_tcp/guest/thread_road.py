@@ -178,6 +178,7 @@ class ThreadProgram:
 
     road_name = "threads"
     takes_arrivals = False
+    arrivals: memoryview | None = None
 
     def __init__(self, road: ThreadRoad, module: wasmtime.Module, encodings: Mapping[str, str]) -> None:
         self.road = road

@@ -48,6 +48,7 @@ __all__ = [
     "VALUE",
     "VERSION",
     "Failed",
+    "SharedMemory",
     "address_of",
     "bytes_new",
     "call",
@@ -113,6 +114,7 @@ EXTERN = _size("wasmtime_extern_t")
 
 OF = 8
 FUNCREF = 5
+_SHARED_MEMORY = 4
 I64 = 1
 
 RAW = 16
@@ -160,6 +162,8 @@ forget_call = _function("wasmtime_call_future_delete", None, _p)
 _stack_size_set = _function("wasmtime_config_async_stack_size_set", None, _p, c_size_t)
 _wasi_config_new = _function("wasi_config_new", _p)
 _set_wasi = _function("wasmtime_context_set_wasi", _p, _p, _p)
+_linker_define = _function("wasmtime_linker_define", _p, _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, c_char_p)
+_shared_data = _function("wasmtime_sharedmemory_data", _p, _p)
 _trap_new = _function("wasmtime_trap_new", _p, c_char_p, c_size_t)
 _define_synchronous = _function(
     "wasmtime_linker_define_func_unchecked", _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, _p, SYNCHRONOUS, _p, _p
@@ -230,6 +234,37 @@ def give_wasi(context: int) -> None:
     check(_set_wasi(context, _wasi_config_new()), None)
 
 
+class SharedMemory:
+    """A memory that belongs to no store, for the modules of ours that stand beside guests.
+
+    Args:
+        engine: whose modules it is for.
+        pages: of 64 KiB; it does not grow.
+    """
+
+    def __init__(self, engine: wasmtime.Engine, pages: int) -> None:
+        self._engine = engine
+        self._memory = wasmtime.SharedMemory(engine, wasmtime.MemoryType(wasmtime.Limits(pages, pages), shared=True))
+        address = address_of(self._memory)
+        self.view = memoryview((c_uint8 * (pages << 16)).from_address(_shared_data(address))).cast("B")
+        self.extern = struct.pack(f"B7xQ{EXTERN - 16}x", _SHARED_MEMORY, address)
+        """It as an import of :data:`instance_new`."""
+
+    def define(self, linker: wasmtime.Linker, module: str, name: str) -> None:
+        """Let a linker have it, by a name."""
+        store = store_new(address_of(self._engine), None, None)  # which one does not matter
+        within, called = module.encode(), name.encode()
+        try:
+            check(
+                _linker_define(
+                    address_of(linker), store_context(store), within, len(within), called, len(called), self.extern
+                ),
+                None,
+            )
+        finally:
+            store_delete(store)
+
+
 def new_trap(message: str) -> int:
     """The address of a trap with a message, to be returned by a host function."""
     encoded = message.encode()
@@ -258,14 +293,15 @@ def _define(
 
 _TESTED = """
 (module
+  (import "host" "words" (memory $words 1 1 shared))
   (import "host" "now" (func $now (param i32) (result i64)))
   (table 1 funcref)
   (type $later (func (param i32) (result i64)))
-  (memory (export "memory") 1)
+  (memory $own (export "memory") 1)
   (func (export "run") (param $f funcref) (param i32) (result i32)
     (table.set (i32.const 0) (local.get $f))
     (i32.add
-      (i32.wrap_i64 (call $now (local.get 1)))
+      (i32.add (i32.load $words (i32.const 8)) (i32.wrap_i64 (call $now (local.get 1))))
       (i32.wrap_i64 (call_indirect (type $later) (local.get 1) (i32.const 0)))))
   (func (export "spin") (loop $again (br $again))))
 """
@@ -281,6 +317,7 @@ def _self_test() -> None:
         raise RuntimeError(f"there is no {', no '.join(_missing)}")
     config = wasmtime.Config()
     config.epoch_interruption = True
+    config.wasm_threads = config.shared_memory = True
     engine = wasmtime.Engine(config)
     module = wasmtime.Module(engine, bytes(wasmtime.wat2wasm(_TESTED)))
     memory = ctypes.create_string_buffer(1024)
@@ -303,6 +340,9 @@ def _self_test() -> None:
     linker, suspendable = wasmtime.Linker(engine), wasmtime.Linker(engine)
     define_synchronous(linker, "host", "now", kind, callbacks[0])
     define_suspendable(suspendable, "host", "later", kind, callbacks[1])
+    words = SharedMemory(engine, 1)
+    words.define(linker, "host", "words")
+    words.view[8] = 3
     check(prepare(address_of(linker), address_of(module), at), None)
     prepared = c_size_t.from_address(at).value
     c_size_t.from_address(at).value = 0
@@ -332,7 +372,7 @@ def _self_test() -> None:
         ended = poll(future)
         forget_call(future)
         check(c_size_t.from_address(error).value, c_size_t.from_address(trap).value)
-        if not (waited and ended and ctypes.c_int32.from_address(result + OF).value == 21):
+        if not (waited and ended and ctypes.c_int32.from_address(result + OF).value == 24):
             raise RuntimeError("a suspended call does not go on as it should")
         increment_epoch(address_of(engine))
         future = call(context, externs + 3 * EXTERN + OF, None, 0, None, 0, trap, error)
