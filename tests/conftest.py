@@ -6,8 +6,10 @@ out, and the last lines say so; with ``CI`` set it fails instead, so that nothin
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -39,8 +41,16 @@ def missing_programs(item: pytest.Item) -> list[str]:
     return [name for name in wanted if shutil.which(name, path=PATH) is None]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors: tests wait for other programs, and for time to pass, a lot."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] = PATH
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell begins what it runs in the background. What a test interrupts must not take that over.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "program(*names): runs these programs; left out (in CI: fails) without them")
 
 
@@ -56,6 +66,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in without]
 
 
+def pytest_collection_finish() -> None:
+    """Twelve thousand tests are not to be looked through each time that a test, or Python, collects garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = missing_programs(item)
     if missing:
@@ -64,8 +80,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A folder for what programs keep from one start to the next: not that of the user who runs the tests."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+    """A folder for what programs keep from one start to the next: not that of the user who runs the tests.
+
+    All processes that share out the tests among them have the same: each guest is built and compiled by one of them.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "caches"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(folder)
 
 
 @pytest.fixture(scope="session")
