@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from theater_tcp.guest import wasmtime_internals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "ACTORS",
@@ -24,6 +27,7 @@ __all__ = [
     "build",
     "core_module",
     "every_guest",
+    "made_once",
     "needs",
 ]
 
@@ -83,8 +87,13 @@ def needs(language: str) -> pytest.MarkDecorator:
     return pytest.mark.program(*(tool for tool in TOOLS[language] if not shutil.which(tool, path=ENVIRONMENT["PATH"])))
 
 
-def every_guest(actor: str) -> list[object]:
-    """An actor in each language: as it lies there and built anew, component and core module, by each road."""
+def every_guest(actor: str, by_threads: Sequence[str] = LANGUAGES) -> list[object]:
+    """An actor in each language: as it lies there and built anew, component and core module, by each road.
+
+    Args:
+        actor: the folder under ``actors/``.
+        by_threads: the languages of those that go by the slow road too: what it does is the same for all.
+    """
     return [
         pytest.param(
             GuestFolder(actor, language, making, kind, road),
@@ -98,28 +107,37 @@ def every_guest(actor: str) -> list[object]:
             ("committed", "component", "threads"),
             ("rebuilt", "component", "fibers"),
         )
+        if road != "threads" or language in by_threads
     ]
 
 
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="guests-")
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is filled once for all the processes that share out the tests among them.
+
+    Args:
+        name: the folder's, under that of the caches.
+        make: fills it.
+    """
+    caches = Path(os.environ["XDG_CACHE_HOME"])
+    with open(caches / f"{name}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = caches / name
+        if not folder.exists():
+            made = Path(tempfile.mkdtemp(dir=caches))
+            make(made)
+            made.rename(folder)
+    return folder
 
 
-@functools.cache
 def build(actor: str, language: str) -> Path:
     """Build a guest once; returns the folder that holds it."""
-    folder = Path(_scratch().name) / actor / language
-    folder.mkdir(parents=True)
-    done = subprocess.run(
-        [ACTORS / actor / language / "build", folder],
-        env=ENVIRONMENT,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        command = [ACTORS / actor / language / "build", folder]
+        done = subprocess.run(command, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(f"{actor}-{language}", make)
 
 
 def core_module(component: bytes) -> bytes:

@@ -9,7 +9,6 @@ import queue
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.guests.guest_files import ACTORS, ENVIRONMENT, needs
+from tests.guests.guest_files import ACTORS, ENVIRONMENT, made_once, needs
 from tests.peers import TIMEOUT, dial, eventually, expect_reset, receive_to_end
 from tests.tls_peer import client_context, server_context
 from theater_tcp import ServerTls, Theater
@@ -37,21 +36,15 @@ SOURCES = Path(__file__).with_name("probe")
 
 
 @functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="probes-")
-
-
-@functools.cache
 def probe(language: str) -> bytes:
     """The guest, built once."""
-    file = Path(_scratch().name) / f"{language}.wasm"
     source = SOURCES / {"c": "probe.c", "rust": "probe.rs"}[language]
-    subprocess.run(
-        [ACTORS / "bindings" / language / "build-guest", source, file, "server-with-clock"],
-        env=ENVIRONMENT,
-        check=True,
-    )
-    return file.read_bytes()
+
+    def make(folder: Path) -> None:
+        program, out = ACTORS / "bindings" / language / "build-guest", folder / "probe.wasm"
+        subprocess.run([program, source, out, "server-with-clock"], env=ENVIRONMENT, check=True)
+
+    return (made_once(f"probe-{language}", make) / "probe.wasm").read_bytes()
 
 
 class Teller:

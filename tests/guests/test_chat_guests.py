@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 PAGE = 1 << 16
 
+BOOKKEEPING = pytest.mark.parametrize("guest", every_guest("chat", by_threads=()), indirect=True)
+"""For what is a guest's own doing alone: ten thousand calls and more, which the slow road makes as any others. That its
+calls leave nothing in a guest's memory is tested with the echo."""
+
 
 class Member:
     """A client of the chat."""
@@ -294,6 +298,7 @@ def test_control_characters_become_spaces_and_other_bytes_stay(chat: Chat) -> No
         assert anna._lines.readline() == b"<bert>  [2J a b \xff\xc3\n"
 
 
+@BOOKKEEPING
 def test_a_full_room_is_told_and_serves_those_who_are_in_it(chat: Chat) -> None:
     first = chat.join("first")
     others = [chat.connect() for _ in range(255)]
@@ -312,6 +317,7 @@ def test_a_full_room_is_told_and_serves_those_who_are_in_it(chat: Chat) -> None:
     first.hears("* guest256 left")
     with chat.join():
         first.hears("* guest257 joined")
+    chat.rooms["lobby"].stop()  # or it would tell each one that is left of each one that goes
     for member in (first, *others):
         member.close()
 
@@ -324,6 +330,7 @@ def test_the_end_of_the_acceptor_is_not_the_end_of_the_rooms(chat: Chat) -> None
         bert.hears("<anna> hello")
 
 
+@BOOKKEEPING
 def test_the_memory_of_a_room_does_not_grow_with_what_is_said(chat: Chat, theater: Theater) -> None:
     """A leak of one id or one line for each message would go beyond what the room may use."""
     chat.rooms["lobby"].stop()

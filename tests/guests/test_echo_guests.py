@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.parametrize("guest", every_guest("echo"))
+EVERY_GUEST = pytest.mark.parametrize("guest", every_guest("echo"))
+
+MANY_CALLS = pytest.mark.parametrize("guest", every_guest("echo", by_threads=("c",)))
+"""For ten thousand calls and more, by the slow road once for all languages: what it does is the same for each."""
 
 STYLES = pytest.mark.parametrize("per_connection", [False, True], ids=["active", "loop"])
 
@@ -44,6 +47,7 @@ def send_all(peer: socket.socket, data: bytes) -> None:
     peer.shutdown(1)
 
 
+@EVERY_GUEST
 @STYLES
 def test_what_a_peer_sends_comes_back(theater: Theater, guest: GuestFolder, per_connection: bool) -> None:
     with dial(serve(theater, guest, per_connection)) as peer:
@@ -52,6 +56,7 @@ def test_what_a_peer_sends_comes_back(theater: Theater, guest: GuestFolder, per_
             assert receive_exactly(peer, len(data)) == data
 
 
+@EVERY_GUEST
 @STYLES
 def test_all_of_a_long_stream_comes_back_in_order_and_then_its_end(
     theater: Theater, guest: GuestFolder, per_connection: bool
@@ -64,6 +69,7 @@ def test_all_of_a_long_stream_comes_back_in_order_and_then_its_end(
         sender.join()
 
 
+@EVERY_GUEST
 @STYLES
 def test_a_guest_serves_many_peers_at_once(theater: Theater, guest: GuestFolder, per_connection: bool) -> None:
     address = serve(theater, guest, per_connection)
@@ -76,6 +82,7 @@ def test_a_guest_serves_many_peers_at_once(theater: Theater, guest: GuestFolder,
     eventually(lambda: theater.metrics().connections == 0)
 
 
+@EVERY_GUEST
 @STYLES
 def test_a_peer_that_resets_ends_its_own_connection_and_no_other(
     theater: Theater, guest: GuestFolder, per_connection: bool
@@ -92,6 +99,7 @@ def test_a_peer_that_resets_ends_its_own_connection_and_no_other(
     assert theater.metrics().guest_traps == 0
 
 
+@MANY_CALLS
 @STYLES
 def test_the_memory_of_a_guest_does_not_grow_with_what_it_echoes(
     theater: Theater, guest: GuestFolder, per_connection: bool
@@ -109,6 +117,7 @@ def test_the_memory_of_a_guest_does_not_grow_with_what_it_echoes(
     assert theater.metrics().guest_traps == 0
 
 
+@EVERY_GUEST
 def test_a_guest_for_each_connection_ends_with_it(theater: Theater, guest: GuestFolder) -> None:
     address = serve(theater, guest, per_connection=True)
     before = len(pykka.ActorRegistry.get_all())
