@@ -297,12 +297,13 @@ class CoreRoad:
         except BaseException as error:
             return self._fault(instance, error)
 
-    def _block(self, *given: int) -> None:
+    def _block(
+        self, _e: int, _c: int, arguments: int, _count: int, results: int, _places: int, trap: int, going_on: int
+    ) -> None:
         """The guest has to wait: note for what, and suspend it."""
         instance: CoreInstance = self.current
         views, seen = self._views, self._seen
         try:
-            arguments, results, going_on = given[2], given[4], given[7]
             number, *values = _block_arguments.unpack_from(views.get(arguments) or seen(arguments))
             instance.results = views.get(results) or seen(results)
             instance.block[FLAG] = 0
@@ -316,7 +317,7 @@ class CoreRoad:
             else:  # only now: between the two calls the guest may have yielded, and there was no place for an answer
                 instance.asked = instance.noted
         except BaseException as error:
-            c_size_t.from_address(given[6]).value = self._fault(instance, error)
+            c_size_t.from_address(trap).value = self._fault(instance, error)
 
     @staticmethod
     def _fault(instance: CoreInstance | None, error: BaseException) -> int:

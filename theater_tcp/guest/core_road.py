@@ -269,15 +269,18 @@ class CoreInstance(Suspendable):
         else:
             size = len(data)  # type: ignore[arg-type]
             if not 0 < size <= COPIED:
-                stage[: WORDS.size] = NO_WORDS
                 return False
             stage[SECOND : SECOND + size] = data  # type: ignore[assignment]
         connection: Any = self.calls.handles.get(connection_id)
         direct = ready = False
         if connection is not None:
             stage[FIRST : FIRST + ID_SIZE] = connection.id_bytes
-            direct = self._gathers(connection)
-            ready = size >= most or size >= connection._core.options.read_buffer_limit
+            core = connection._core
+            options = core.options
+            if core.sends_directly and core.handle is connection and options.write_buffer_limit >= OUT_SIZE:
+                self.gathering = core
+                direct = True
+            ready = size >= most or size >= options.read_buffer_limit
         WORDS.pack_into(stage, 0, 0, direct, ready, SECOND + size)
         self._used = 0.0  # that is what it was waiting for
         return True
@@ -297,9 +300,11 @@ class CoreInstance(Suspendable):
 
     def arrived(self, value: Any) -> Outcome:
         """See :meth:`Suspendable.arrived`; data, which it mostly is, by a shorter way."""
-        if isinstance(value, TheaterError):
+        _function, values, _pointer, _begun = self._asking
+        if isinstance(value, TheaterError) or not self.received(values[0], values[1], value):
             return Suspendable.arrived(self, value)
-        self._put_answer(value)
+        _answer.pack_into(self.results, 0, I64, STAGED)
+        self.block[FLAG] = 1
         return self._go_on()
 
     def _put_answer(self, value: Any) -> None:
@@ -307,6 +312,7 @@ class CoreInstance(Suspendable):
         if function.receives and not isinstance(value, TheaterError) and self.received(values[0], values[1], value):
             answer = STAGED
         else:
+            self._stage[: WORDS.size] = NO_WORDS
             lower = function.lower_error if isinstance(value, TheaterError) else function.lower
             answer = lower(self, pointer, value)
         _answer.pack_into(self.results, 0, I64, answer)

@@ -155,7 +155,7 @@ class GuestActor(TcpActor):
         self._guest_instance: GuestInstance | None = None
         self._guest_calls = GuestCalls(name, self.tcp, self._theater_owner, limits, self._guest_wants_end)
         if program.takes_arrivals:
-            self._guest_calls.arrival = _Arrival(self._guest_told, program.arrivals)
+            self._guest_calls.arrival = _Arrival(self._guest_go_on, program.arrivals)
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
         self._guest_serves: ConnectionHandle | None = None  # what was handed to it last
@@ -276,32 +276,30 @@ class GuestActor(TcpActor):
     def _guest_wait(self, outcome: Outcome) -> None:
         if outcome is Outcome.WAITING:
             awaited = self._guest_instance.awaited  # type: ignore[union-attr]
-            if awaited is not None:  # else it is the arrival that is told
-                awaited.on_done(self._guest_told)
+            if awaited is not None:
+                awaited.on_done(self._guest_go_on)
         elif outcome is Outcome.YIELDED:
             self.actor_inbox.loop.call_soon(self._guest_go_on)
         elif self._guest_finished is not None:
             self._guest_finished.set(outcome)
 
-    def _guest_told(self, news: Any) -> None:
-        """What the guest waited for is here: the future of it, or what arrived for its ``receive``."""
-        if self._guest_program.may_enter():
-            self._guest_go_on(news)
-        else:  # settled by another guest's call: not on top of that
+    def _guest_go_on(self, news: Any = None) -> None:
+        """What the guest waited for is here: its turn again, the future of it, or what arrived for its ``receive``."""
+        instance, finished = self._guest_instance, self._guest_finished
+        if instance is None or finished is None:
+            return
+        if not self._guest_program.may_enter():  # settled by another guest's call: not on top of that
             if news.__class__ is int:
                 news = self._guest_calls.arrival.buffer[:news].tobytes()
             self.actor_inbox.loop.call_soon(partial(self._guest_go_on, news))
-
-    def _guest_go_on(self, news: Any = None) -> None:
-        instance, finished = self._guest_instance, self._guest_finished
-        if instance is None or finished is None:
             return
         try:
             outcome = instance.resume() if news is instance.awaited else instance.arrived(news)
         except BaseException as error:
             finished.set_exception_value(error)
             return
-        self._guest_wait(outcome)
+        if outcome is not Outcome.WAITING or instance.awaited is not None:  # else the next arrival is told
+            self._guest_wait(outcome)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
