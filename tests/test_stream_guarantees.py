@@ -895,7 +895,7 @@ class StreamGuarantees(RuleBasedStateMachine):
             self.nothing_was_violated()
         finally:
             self.open_all_gates()
-            self.stage.shutdown(0)
+            self.stage.__exit__(None, None, None)
             for line in self.play.lines:
                 line.peer.close()
 
