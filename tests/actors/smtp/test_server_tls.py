@@ -269,7 +269,7 @@ def test_a_client_that_says_nothing_in_its_handshake_is_silent_and_nobody_waits_
         with served.dial() as other:
             assert other.ask(b"NOOP\r\n") == ["250 2.0.0"]
         assert stalled.rest() == b""
-        assert sessions() == before
+        eventually(lambda: sessions() == before)  # it is forgotten when its end is on its way already
 
 
 def test_a_handshake_that_takes_too_long_ends_the_client_and_the_server_forgets_it(
