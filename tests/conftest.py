@@ -32,6 +32,9 @@ hypothesis.settings.load_profile("theater")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 """Debian has Postfix's programs where not every account looks."""
 
+FIRST = ("test_testssl.py", "test_tls_benchmarks.py")
+"""Files whose tests take the longest: they come first, so that no process waits for one of them in the end."""
+
 left_out: dict[str, int] = {}
 
 
@@ -55,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
     if os.environ.get("CI"):
         return
     without = [item for item in items if missing_programs(item)]
