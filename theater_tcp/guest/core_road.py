@@ -185,12 +185,11 @@ class CoreInstance(Suspendable):
         if not self.program.initializes:
             return Outcome.RETURNED
         at = self.at
-        begin = (ctypes.c_ubyte * EXTERN)()
-        inner.export_get(self._context, at + ENTRANCE, b"begin", 5, ctypes.addressof(begin))
+        # The place of a post-return function is free as yet, and stays what it is until the call has ended.
+        inner.export_get(self._context, at + ENTRANCE, b"begin", 5, at + POST)
         self.block[EXPORT:POST] = _reference(self._function(b"_initialize"))
         self._stage[: WORDS.size] = NO_WORDS
-        function = ctypes.addressof(begin) + OF
-        self._future = inner.call(self._context, function, at + EXPORT, 1, None, 0, at + TRAP, at + ERROR)
+        self._future = inner.call(self._context, at + POST + OF, at + EXPORT, 1, None, 0, at + TRAP, at + ERROR)
         return self._go_on()
 
     def call(self, export: str, first: Any, second: Any = None, connection: Any = None) -> Outcome:
