@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.errors import TheaterError
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import STAGED
-from theater_tcp.guest.entrance import CLEAN, IMPORTS
+from theater_tcp.guest.entrance import CLEAN, IMPORTS, SMALL
 from theater_tcp.guest.linear_memory import LinearMemory
 from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.guest.stage import (
@@ -223,7 +223,8 @@ class CoreInstance(Suspendable):
         else:
             pending = 0
             self.arguments = data, other
-        direct = connection is not None and alignment == 1 and self._gathers(connection)
+        # Who is passed much sends much, which isn't gathered.
+        direct = connection is not None and len(other) <= SMALL and alignment == 1 and self._gathers(connection)
         HEADER.pack_into(stage, 0, 0, direct, 0, pending, size, alignment, length, size2, alignment2, length2)
         if self._entered != export:
             self.block[EXPORT:END] = self._export(export)
@@ -273,13 +274,10 @@ class CoreInstance(Suspendable):
         connection: Any = self.calls.handles.get(connection_id)
         direct = ready = False
         if connection is not None:
-            stage[FIRST : FIRST + ID_SIZE] = connection.id_bytes
-            core = connection._core
-            options = core.options
-            if core.sends_directly and core.handle is connection and options.write_buffer_limit >= OUT_SIZE:
-                self.gathering = core
+            if size <= SMALL and self._gathers(connection):
+                stage[FIRST : FIRST + ID_SIZE] = connection.id_bytes
                 direct = True
-            ready = size >= most or size >= options.read_buffer_limit
+            ready = size >= most or size >= connection._core.options.read_buffer_limit
         WORDS.pack_into(stage, 0, 0, direct, ready, SECOND + size)
         self._used = 0.0  # that is what it was waiting for
         return True
