@@ -35,7 +35,7 @@ def main() -> None:
             grants=["clock"],
             limits=Limits(memory=16 << 20, cpu=2.0, connections=2),
             per_connection=True,
-            pool=8,
+            pool=32,
             recycle_after=100,
             permissions=Permissions(enabled=True, allowlist=(behind,)),
         )

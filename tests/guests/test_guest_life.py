@@ -262,6 +262,35 @@ def test_a_guest_of_the_pool_that_ends_before_it_has_served_anybody_is_not_made_
 
 
 @pytest.mark.parametrize("road", ROADS[:2])
+def test_no_guest_is_made_in_the_place_of_one_that_the_pool_had_no_room_for(
+    stage: GuestStage, road: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "theater_tcp.guest")
+    waiting = guest(
+        imports=["runtime#log", "tcp#receive", "tcp#send", "tcp#close"],
+        more='(data (i32.const 0x300) "made")',
+        init="(call $runtime#log (i32.const 1) (i32.const 0x300) (i32.const 4)) (i32.const 0x100)",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection-transfer") (param i32 i32) (result i32)
+    (call $tcp#send (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 1) (i32.const 0x200))
+    (call $tcp#receive (local.get 0) (local.get 1) (i32.const 1) (i32.const 0x200))
+    (call $tcp#close (local.get 0) (local.get 1) (i32.const 0x200))
+    (i32.const 0x100))""",
+    )
+    server = stage.spawn(road, waiting, per_connection=True, pool=1)
+    address = stage.theater.listen_for(server, "127.0.0.1:0").address
+    peers = [stage.dial(address), stage.dial(address)]
+    assert [receive_exactly(peer, 1) for peer in peers] == [b"m", b"m"]
+    for _ in range(30):  # two leave and two come: one finds the warm guest, and for the other one is made
+        leave(stage, peers.pop())
+        peers.pop().close()
+        peers = [stage.dial(address), stage.dial(address)]
+        assert [receive_exactly(peer, 1) for peer in peers] == [b"m", b"m"]
+    stage.until(lambda: living() == 2)
+    assert sum("made" in record.getMessage() for record in caplog.records) <= 2 + 30
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
 def test_the_warm_guests_of_a_server_end_with_it_and_the_others_with_their_connections(
     stage: GuestStage, road: str
 ) -> None:

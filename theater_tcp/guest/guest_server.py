@@ -52,6 +52,7 @@ class GuestServer(TcpActor):
         self._pool = pool
         self._recycle_after = recycle_after if pool else 1
         self._warm: deque[pykka.ActorRef[GuestActor]] = deque()
+        self._dismissed: set[pykka.ActorRef[GuestActor]] = set()  # whose end is no loss
 
     @property
     def road(self) -> str:
@@ -92,9 +93,12 @@ class GuestServer(TcpActor):
         Not for one that has served nobody: the next might end like that too, again and again. It is made when the next
         connection comes.
         """
+        if guest.actor_ref in self._dismissed:
+            self._dismissed.remove(guest.actor_ref)
+            return
         if guest.actor_ref in self._warm:
             self._warm.remove(guest.actor_ref)
-        if guest.connections_served and self._has_room:
+        if guest.connections_served:
             self._refill()
 
     @property
@@ -105,8 +109,11 @@ class GuestServer(TcpActor):
     def _keep(self, guest: pykka.ActorRef[GuestActor], good: bool = True) -> None:
         if good and self._has_room:
             self._warm.append(guest)
-        else:
-            guest.stop(block=False)
+            return
+        self._dismissed.add(guest)
+        guest.stop(block=False)
+        if not good:
+            self._refill()
 
     def _serve(self, connection: ConnectionHandle) -> None:
         while self._warm:
@@ -153,6 +160,8 @@ class GuestServer(TcpActor):
             own_settings.reset(token)
 
     def _refill(self) -> None:
+        if not self._has_room:
+            return
         made = self._make()
 
         def keep(_: Future[pykka.ActorRef[Any]]) -> None:
