@@ -14,6 +14,9 @@ from theater_tcp.guest.outcome import GuestTrap
 
 __all__ = ["LinearMemory"]
 
+_WHOLE = ctypes.c_ubyte * (1 << 32)
+"""All that a memory can ever have; one type, since ctypes makes a new class for each other length."""
+
 
 class LinearMemory:
     """The memory of one instance.
@@ -23,15 +26,16 @@ class LinearMemory:
         memory: the address of wasmtime's handle on the memory.
     """
 
-    __slots__ = ("_base", "_context", "_memory", "view")
+    __slots__ = ("_context", "_memory", "_whole", "view")
 
     def __init__(self, context: int, memory: int) -> None:
         self._context = context
         self._memory = memory
-        self._base = inner.memory_base(context, memory) or 0 if context else 0
         self.view = memoryview(b"")
         """The pages that were there when it was looked at last; there may be more by now, never less."""
-        self._look()
+        if context:
+            self._whole = memoryview(_WHOLE.from_address(inner.memory_base(context, memory) or 0)).cast("B")
+            self._look()
 
     @property
     def size(self) -> int:
@@ -85,4 +89,4 @@ class LinearMemory:
         if self._context:
             size = inner.memory_size(self._context, self._memory)
             if size != len(self.view):
-                self.view = memoryview((ctypes.c_ubyte * size).from_address(self._base)).cast("B")
+                self.view = self._whole[:size]
