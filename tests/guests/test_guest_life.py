@@ -481,3 +481,30 @@ def test_theaters_with_guests_leave_no_threads_and_no_descriptors(road: str) -> 
     gc.collect()
     assert threading.active_count() == before[0]
     assert descriptors() - before[1] < 5
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_nothing_of_wasmtime_is_left_to_the_garbage_collector_when_a_runtime_has_ended(road: str) -> None:
+    from wasmtime._managed import Managed  # noqa: PLC0415
+
+    def held() -> set[str]:
+        return {f"{type(each).__name__} {id(each):#x}" for each in gc.get_objects() if isinstance(each, Managed)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        with GuestStage() as stage:
+            stage.foresee_guest_errors()
+            peer = stage.dial(serve(stage, road, pool=1))
+            assert ask(peer) == b"\1"
+            trapping = stage.dial(serve(stage, road))
+            trapping.sendall(b"t\n")
+            assert end_of(trapping) == b""
+            stage.foresee_callback_failures()
+            peer.close()
+            trapping.close()
+        del stage
+        assert not held() - before
+    finally:
+        gc.enable()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wasmtime
 import wasmtime.component
 
-from theater_tcp.errors import TheaterError
+from theater_tcp.errors import ShutDown, TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.calls import GuestCalls, method_of
@@ -137,7 +137,13 @@ class ComponentProgram:
         return index  # type: ignore[no-any-return]
 
     def instantiate(self, calls: GuestCalls, limits: Limits) -> ComponentInstance:
-        """A new guest. On the loop's thread. What is in it is made when it begins."""
+        """A new guest. On the loop's thread. What is in it is made when it begins.
+
+        Raises:
+            ShutDown: the runtime that it was loaded for has ended.
+        """
+        if not self.component:
+            raise ShutDown
         return ComponentInstance(self, calls, limits)
 
     def prepared(self, export: str, value: str) -> str:
@@ -149,9 +155,12 @@ class ComponentProgram:
         """Whether no guest of this engine is running further up the stack."""
         return self.road.current is None
 
-    def __del__(self) -> None:
-        for index in getattr(self, "_indices", ()):
-            inner.component_export_delete(index)
+    def close(self) -> None:
+        """Give back what it has of wasmtime; its guests have ended."""
+        self.component = 0
+        while self._indices:
+            inner.component_export_delete(self._indices.pop())
+        self._kept.clear()
 
 
 # -- what the host defines --------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class CoreRoad:
         self.entries = 0  # how often a guest was entered or resumed
         self.ticks = 0  # how often the epoch went on
         self.parked = False  # nobody looks at how long guests run, since none did of late
-        self.unpark: Callable[[], None] = lambda: None
+        self.unpark: Callable[[], None] = _nothing
         self._views: dict[int, memoryview] = {}
         self._kept: list[Any] = []  # callbacks and types that C code knows
         self.blocking: list[HostFunction] = []
@@ -131,6 +131,13 @@ class CoreRoad:
             host_function = self._host_function(function, encoding)
             self._define(made.host_name, params, "i64" if asks else result, self._answering(host_function, len(params)))
         return made
+
+    def close(self) -> None:
+        """Give back what it has of wasmtime. No guest is entered any more; one that is there may still be let go of."""
+        self.unpark = _nothing
+        self._views.clear()
+        self._kept.clear()
+        del self.engine, self.linker, self._shared
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 
@@ -358,3 +365,7 @@ class CoreRoad:
         known = inner.SYNCHRONOUS(callback)
         inner.define_synchronous(self.linker, MODULE, name, kind, known)
         self._kept += [kind, known]
+
+
+def _nothing() -> None:
+    """In the place of what wakes a thread up, where there is none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
+from theater_tcp.errors import ShutDown
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import Import, adapter_text
 from theater_tcp.guest.binary import WASI_MODULE
@@ -94,7 +95,10 @@ class CoreProgram:
 
         Raises:
             GuestTrap: it does not fit in its limits, or its start function trapped.
+            ShutDown: the runtime that it was loaded for has ended.
         """
+        if not self.adapter:
+            raise ShutDown
         return CoreInstance(self, calls, limits)
 
     def prepared(self, export: str, value: str | bytes) -> tuple[bytes, int, int]:
@@ -107,7 +111,9 @@ class CoreProgram:
         """Whether no guest of this engine is running further up the stack."""
         return self.road.current is None
 
-    def __del__(self) -> None:
-        adapter = getattr(self, "adapter", 0)
+    def close(self) -> None:
+        """Give back what it has of wasmtime; its guests have ended."""
+        adapter, self.adapter = self.adapter, 0
         if adapter:
             inner.pre_delete(adapter)
+        self._kept.clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
-from theater_tcp.errors import InvalidArgument
+from theater_tcp.errors import InvalidArgument, ShutDown
 from theater_tcp.fields import did_you_mean
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.binary import GRANTS, WASI, BinaryError, GuestBinary, read_guest
@@ -77,6 +77,7 @@ class Engine:
         self._stack = stack
         self._cache = cache
         self._lock = threading.Lock()
+        self._closed = False
         self._programs: dict[tuple[str, frozenset[str]], GuestProgram] = {}
         self._road: CoreRoad | None = None
         self._ticker: Ticker | None = None
@@ -91,9 +92,12 @@ class Engine:
 
         Raises:
             InvalidArgument: it is none, or imports or exports something that it should not.
+            ShutDown: the runtime has ended.
         """
         key = hashlib.sha256(content).hexdigest(), frozenset(grants)
         with self._lock:
+            if self._closed:
+                raise ShutDown
             program = self._programs.get(key)
             if program is None:
                 program = self._programs[key] = self._compile(content, frozenset(grants))
@@ -101,14 +105,25 @@ class Engine:
             return program
 
     def close(self) -> None:
-        """End its threads."""
+        """End its threads, and give back what it has of wasmtime. No guest runs any more.
+
+        Nothing of that is left to the garbage collector. Its finalizers let other threads run, and before Python 3.12
+        collections happen in the middle of things: an object whose ``__dict__`` is being made just then can get two of
+        them with the same memory, and the process dies at a later collection.
+        """
         with self._lock:
+            self._closed = True
             ticker, self._ticker = self._ticker, None
-            threads = self._threads
+            road, self._road = self._road, None
+            programs, self._programs = self._programs, {}
         if ticker is not None:
             ticker.close()
-        if threads is not None:
-            threads.close()
+        if self._threads is not None:
+            self._threads.close()
+        for program in programs.values():
+            program.close()
+        if road is not None:
+            road.close()
 
     def _compile(self, content: bytes, grants: frozenset[str]) -> GuestProgram:
         for grant in grants - GRANTS:

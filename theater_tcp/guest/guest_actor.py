@@ -85,6 +85,9 @@ class GuestProgram(Protocol):
     def may_enter(self) -> bool:
         """Whether a guest can be entered now: none is running further up the stack."""
 
+    def close(self) -> None:
+        """Give back what it has of wasmtime; its guests have ended."""
+
 
 class Keeper(Protocol):
     """Who made a guest for one connection after another."""

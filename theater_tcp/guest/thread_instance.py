@@ -37,7 +37,7 @@ from theater_tcp.guest.lifting import lift_parameters, lift_result
 from theater_tcp.guest.lowering import Lowered, lower_parameters, lower_result
 from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.guest.thread_cell import Cell, HostFunction
-from theater_tcp.guest.trap_text import backtrace_of, reason_of
+from theater_tcp.guest.trap_text import backtrace_of, message_of, reason_of
 from theater_tcp.guest.wit_types import Err, Ok, Result
 from theater_tcp.guest_settings import MAX_TABLES
 
@@ -232,7 +232,7 @@ class ThreadInstance:
         try:
             return _Returned(order())
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            return self._trap_of(str(error))
+            return self._trap_of(message_of(error))
         except AbiError as error:
             return GuestTrap(str(error))
         except Exception as error:
@@ -314,7 +314,7 @@ class ThreadInstance:
             return self._do(caller, host, values)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:  # of its cabi_realloc
             if self._fault is None:
-                message = str(error)
+                message = message_of(error)
                 self._fault = GuestTrap(
                     reason_of(message, self._memory_size(caller), self.limits.memory), backtrace_of(message)
                 )

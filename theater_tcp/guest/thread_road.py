@@ -125,6 +125,7 @@ class ThreadRoad:
         if self._watch is not None:
             self._wanted.set()
             self._watch.join()
+        del self.engine
 
     # -- cells ----------------------------------------------------------------------------------------------------
 
@@ -220,6 +221,9 @@ class ThreadProgram:
     def may_enter(self) -> bool:
         """Always: no guest of this road runs on the loop's thread."""
         return True
+
+    def close(self) -> None:
+        """Nothing: what it has are bytes, and cells that the road closes."""
 
     # -- on the threads of guests ---------------------------------------------------------------------------------
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["backtrace_of", "reason_of"]
+__all__ = ["backtrace_of", "message_of", "reason_of"]
+
+
+def message_of(error: Exception) -> str:
+    """What an exception of wasmtime-py says. Its traceback, which refers to itself, is not left to the garbage
+    collector with all that its frames have."""
+    error.__traceback__ = None
+    return str(error)
 
 
 def reason_of(message: str, size: int, limit: int) -> str:

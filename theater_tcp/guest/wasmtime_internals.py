@@ -213,10 +213,14 @@ def check(error: int | None, trap: int | None) -> None:
     """
     if trap:
         caught = wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(_ffi.wasm_trap_t)))
-        raise Failed(caught.message, True)
+        message = caught.message
+        del caught  # now, and not with the traceback
+        raise Failed(message, True)
     if error:
         refused = wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(_ffi.wasmtime_error_t)))
-        raise Failed(str(refused), False)
+        message = str(refused)
+        del refused
+        raise Failed(message, False)
 
 
 def call_arguments(*given: int) -> tuple[Any, ...]:
