@@ -14,8 +14,8 @@ from theater_tcp.guest.outcome import GuestTrap
 
 __all__ = ["LinearMemory"]
 
-_WHOLE = ctypes.c_ubyte * (1 << 32)
-"""All that a memory can ever have; one type, since ctypes makes a new class for each other length."""
+_whole_at = (ctypes.c_ubyte * (1 << 32)).from_address
+"""All that a memory can ever have, by its address; of one type, since ctypes makes a new class for each other length."""
 
 
 class LinearMemory:
@@ -34,7 +34,7 @@ class LinearMemory:
         self.view = memoryview(b"")
         """The pages that were there when it was looked at last; there may be more by now, never less."""
         if context:
-            self._whole = memoryview(_WHOLE.from_address(inner.memory_base(context, memory) or 0)).cast("B")
+            self._whole = memoryview(_whole_at(inner.memory_base(context, memory) or 0)).cast("B")
             self._look()
 
     @property
