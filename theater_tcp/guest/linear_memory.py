@@ -15,7 +15,7 @@ from theater_tcp.guest.outcome import GuestTrap
 __all__ = ["LinearMemory"]
 
 _whole_at = (ctypes.c_ubyte * (1 << 32)).from_address
-"""All that a memory can ever have, by its address; of one type, since ctypes makes a new class for each other length."""
+"""All that a memory can ever have, by its address; of one type, since ctypes makes a class for each other length."""
 
 
 class LinearMemory:
