@@ -66,7 +66,7 @@ def linear_memory() -> str:
 
 def base_of(memory: Any) -> int:
     """The address of a guest's memory."""
-    return int(memory._base)
+    return int(memory.base)
 
 
 def main() -> None:

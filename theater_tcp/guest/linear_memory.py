@@ -26,15 +26,18 @@ class LinearMemory:
         memory: the address of wasmtime's handle on the memory.
     """
 
-    __slots__ = ("_context", "_memory", "_whole", "view")
+    __slots__ = ("_context", "_memory", "_whole", "base", "view")
 
     def __init__(self, context: int, memory: int) -> None:
         self._context = context
         self._memory = memory
         self.view = memoryview(b"")
         """The pages that were there when it was looked at last; there may be more by now, never less."""
+        self.base: int = 0
+        """Where it is in this process; 0 for one that has none yet."""
         if context:
-            self._whole = memoryview(_whole_at(inner.memory_base(context, memory) or 0)).cast("B")
+            self.base = inner.memory_base(context, memory) or 0
+            self._whole = memoryview(_whole_at(self.base)).cast("B")
             self._look()
 
     @property
