@@ -158,6 +158,9 @@ class LoopActor(pykka.Actor):
 
     def _settle(self, loop: EventLoop) -> None:
         """Take a place on the loop: the fields that ``pykka.Actor.__init__`` would make, at a fifth of the cost."""
+        # Make the __dict__ while nobody else knows of the actor. Before Python 3.12 two threads that are the first to
+        # look at it (a proxy is made in one, the actor runs in the other) may each get one, with the same memory.
+        vars(self)
         self.actor_inbox = Mailbox(loop, self)
         self.actor_stopped = StopFlag()  # type: ignore[assignment]  # all of an Event that actors use
         self._actor_ref = LoopActorRef(self)
