@@ -41,6 +41,24 @@ with Theater() as theater:
     theater.wait()
 """
 
+WATCH = """
+import sys, threading, time
+from theater_tcp import Theater
+
+def tell_when_it_waits(main=threading.get_ident()):
+    # A socket that answers tells nothing of the thread that spawned the actor: it may not have returned yet.
+    while True:
+        frame = sys._current_frames()[main]
+        while frame is not None and frame.f_code is not threading.Event.wait.__code__:
+            frame = frame.f_back
+        if frame is not None and frame.f_back.f_code is Theater.wait.__code__:
+            print("waiting", flush=True)
+            return
+        time.sleep(0.01)
+
+threading.Thread(target=tell_when_it_waits, daemon=True).start()
+"""
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -57,8 +75,9 @@ def answers(address: str) -> bool:
 
 def test_the_echo_of_the_design_runs_as_printed_and_ends_at_an_interrupt() -> None:
     port = free_port()
-    program = (ACTORS + MAIN).replace("7000", str(port))
-    with subprocess.Popen([sys.executable, "-W", "error", "-c", program], cwd=ROOT, stderr=subprocess.PIPE) as process:
+    program = WATCH + (ACTORS + MAIN).replace("7000", str(port))
+    command = [sys.executable, "-W", "error", "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             address = f"127.0.0.1:{port}"
             eventually(lambda: answers(address))
@@ -66,6 +85,8 @@ def test_the_echo_of_the_design_runs_as_printed_and_ends_at_an_interrupt() -> No
                 for word in (b"one", b"two"):
                     peer.sendall(word)
                     assert receive_exactly(peer, 3) == word
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"waiting\n"
             process.send_signal(signal.SIGINT)
             _, complaints = process.communicate(timeout=TIMEOUT)
         finally:
