@@ -159,7 +159,8 @@ class LoopActor(pykka.Actor):
     def _settle(self, loop: EventLoop) -> None:
         """Take a place on the loop: the fields that ``pykka.Actor.__init__`` would make, at a fifth of the cost."""
         # Make the __dict__ while nobody else knows of the actor. Before Python 3.12 two threads that are the first to
-        # look at it (a proxy is made in one, the actor runs in the other) may each get one, with the same memory.
+        # look at it (a proxy is made in each) may each get one, with the same memory: garbage that is collected between
+        # may let go of the interpreter lock. The one that is lost is found by a later collection, which crashes.
         vars(self)
         self.actor_inbox = Mailbox(loop, self)
         self.actor_stopped = StopFlag()  # type: ignore[assignment]  # all of an Event that actors use

@@ -111,6 +111,7 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
     Returns:
         a future of its reference, settled when ``on_start`` has returned, or failed with what it raised.
     """
+    vars(actor)  # one __dict__ for two threads: see LoopActor._settle
     started: Future[pykka.ActorRef[Any]] = Future()
     on_start = actor.on_start
 
