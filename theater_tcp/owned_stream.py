@@ -154,10 +154,10 @@ class OwnedStream(Stream):
             return
         if size:
             self.last_activity = network.loop.now
-            engine.feed(network.ciphertext_view[:size])
+            data = self.decrypted(engine, READ_BUFFER_SIZE, network.ciphertext_view[:size])
         else:
             engine.feed_eof()
-        data = self.decrypted(engine, READ_BUFFER_SIZE)
+            data = self.decrypted(engine, READ_BUFFER_SIZE)
         if not data:
             if self.eof or self.reason is not None:
                 self.stream_ended()
@@ -414,12 +414,7 @@ class OwnedStream(Stream):
             return
         raw = options.framing == "raw"
         self.sends_directly = (
-            raw
-            and self.tls is None
-            and self.output is None
-            and not self.write_closed
-            and self.cut is None
-            and options.idle_timeout is None
+            raw and self.output is None and not self.write_closed and self.cut is None and options.idle_timeout is None
         )
         self.direct = (
             state.mode is ACTIVE

@@ -245,10 +245,10 @@ class SecureTransport(Transport):
             self.update_interest()
         return data or None
 
-    def decrypted(self, engine: TlsEngine, limit: int) -> bytes:
-        """What the engine has; how the stream ended, if it did."""
+    def decrypted(self, engine: TlsEngine, limit: int, ciphertext: memoryview | None = None) -> bytes:
+        """What the engine has, or makes of what has come; how the stream ended, if it did."""
         try:
-            data = engine.read(limit)
+            data = engine.read(limit, ciphertext)
         except TheaterError as error:
             self._tls_broken(engine, error)
             return b""

@@ -189,7 +189,7 @@ class Stream(SecureTransport):
         if size.__class__ is not int or not 1 <= size <= MAX_RECEIVE:
             raise InvalidArgument(f"receive takes 1 to {MAX_RECEIVE} bytes, not {size!r}")
         self.state.check(RECEIVE)
-        if not self.sends_directly and self.tls is None:
+        if not self.sends_directly:
             self.refresh()  # a handler that goes on from here may be inside of the turn that opened the connection
         if self._receiver is not None:
             raise Busy("another receive waits")
@@ -296,34 +296,27 @@ class Stream(SecureTransport):
         Returns:
             the number of bytes, all of them.
         """
+        engine = self.tls
+        if engine is None:
+            wire = data
+        elif 0 < len(data) <= PIECE:
+            wire = engine.encrypt(data)
+        else:
+            self.write(data)
+            return len(data)
         try:
-            taken = self.sock.send(data)
+            taken = self.sock.send(wire)
         except (BlockingIOError, InterruptedError):
             taken = 0
         except OSError as error:
             self.write_failed(error)
             return len(data)
-        if taken != len(data):
-            self.queue_output(data, taken)
+        if taken != len(wire):
+            self.queue_output(wire, taken)
         return len(data)
 
     def send(self, handle: Any, data: bytes | bytearray | memoryview) -> int:
-        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`; the short way for TLS is here."""
-        engine = self.tls
-        if (
-            engine is not None
-            and self.handle is handle
-            and data.__class__ is bytes
-            and self.output is None
-            and self.reason is None
-            and not self.write_closed
-            and self.state.phase is OPEN
-            and self.options.framing == "raw"
-            and 0 < len(data) <= PIECE
-        ):
-            engine.write(data)
-            self.transmit(engine.outgoing.read())
-            return len(data)
+        """See :meth:`theater_tcp.tcp.ConnectionHandle.send`."""
         size, framed = self._framed(handle, data)
         self.write(framed)
         return size

@@ -19,6 +19,7 @@ import ssl
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 import msgspec
 
@@ -77,6 +78,7 @@ class TlsEngine:
         "_hello",
         "_incoming",
         "_object",
+        "_raw",
         "ended",
         "outgoing",
         "secured",
@@ -102,6 +104,8 @@ class TlsEngine:
             raise InvalidArgument(f"{server_name!r} is no server name") from None
         if session is not None:
             self._object.session = session
+        # What the object calls for itself, without a frame of Python's for each call; both have the same methods.
+        self._raw: Any = getattr(self._object, "_sslobj", self._object)
         self._ahead = b""  # decrypted, and not asked for yet
         self._at_eof = False
         self._hello = ClientHello() if server_side else None  # until it is whole
@@ -214,11 +218,12 @@ class TlsEngine:
 
     # -- plaintext ------------------------------------------------------------------------------------------------
 
-    def read(self, limit: int) -> bytes:
+    def read(self, limit: int, ciphertext: memoryview | None = None) -> bytes:
         """What the peer sent, decrypted.
 
         Args:
             limit: bytes at most.
+            ciphertext: to be fed first, after the handshake.
 
         Returns:
             the bytes; none if more ciphertext is needed, or if the peer has ended (:attr:`ended`).
@@ -227,17 +232,22 @@ class TlsEngine:
             TlsFailed: a record is wrong; an alert for the peer is in the output.
             TlsTruncated: the stream ended without close_notify.
         """
+        size = RECORD if limit > RECORD else limit  # Python allocates what is asked for, and no more than a record
+        if ciphertext is not None:  # comes at a time, nor more than what it is made of
+            self._incoming.write(ciphertext)
+            self.starved = False
+            size = min(size, len(ciphertext))
         if self._ahead:
-            data, self._ahead = self._ahead[:limit], self._ahead[limit:]
+            data: bytes = self._ahead[:limit]
+            self._ahead = self._ahead[limit:]
             return data
         if self._failure is not None:
             raise self._take_failure()
         if self.starved or self.ended or not self.secured:
             return b""
-        sslobject = self._object
         try:
-            data = sslobject.read(RECORD if limit > RECORD else limit)  # Python allocates what is asked for, and no
-        except ssl.SSLWantReadError:  # more than a record comes at a time
+            data = self._raw.read(size)
+        except ssl.SSLWantReadError:
             self.starved = True
             return b""
         except ssl.SSLError as error:
@@ -248,14 +258,15 @@ class TlsEngine:
         if not data:
             self.ended = True
             return b""
-        if not self._incoming.pending and not sslobject.pending():  # asked first: an exception costs more than that
+        # Asked first, since an exception costs more than that.
+        if not self._incoming.pending and (len(data) < size or not self._raw.pending()):
             self.starved = not self._at_eof  # at the end the next read tells of it
             return data
         return self._read_more(data, limit)
 
     def _read_more(self, first: bytes, limit: int) -> bytes:
         """Join the records that are here, as far as they fit."""
-        read, incoming, pending = self._object.read, self._incoming, self._object.pending
+        read, incoming, pending = self._raw.read, self._incoming, self._raw.pending
         pieces, size = [first], len(first)
         try:
             while size < limit:
@@ -291,9 +302,17 @@ class TlsEngine:
             TlsFailed: OpenSSL refused, as after :meth:`close`.
         """
         try:
-            self._object.write(plaintext)
+            self._raw.write(plaintext)
         except ssl.SSLError as error:
             raise self._failed(error, "the peer ended the connection") from None
+
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+        """:meth:`write` and :meth:`take_output` by a shorter way. Arguments, errors as there."""
+        try:
+            self._raw.write(plaintext)
+        except ssl.SSLError as error:
+            raise self._failed(error, "the peer ended the connection") from None
+        return self.outgoing.read()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
