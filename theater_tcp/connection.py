@@ -134,7 +134,9 @@ class Connection(UpgradableStream):
         self.check_owner(handle)
         options = self.options.replaced(**changes)
         if self.fd >= 0:
-            apply_to_socket(self.sock, options)
+            before = self.options
+            if options.nodelay is not before.nodelay or options.keepalive is not before.keepalive:
+                apply_to_socket(self.sock, options)
             self._forget_deadlines()
             self.options = options
             self._renew_deadlines()

@@ -35,8 +35,10 @@ class OutputQueue:
 
     def append(self, data: bytes | bytearray | memoryview, start: int = 0) -> None:
         """Queue ``data[start:]``."""
-        piece = memoryview(data if isinstance(data, bytes) else bytes(data))[start:]
+        piece = memoryview(data)[start:]
         if piece:
+            if not isinstance(data, bytes):
+                piece = memoryview(bytes(piece))
             self._pieces.append(piece)
             self.size += len(piece)
 

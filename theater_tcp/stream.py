@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
+MUCH = 64 << 10
+"""Bytes of a ``receive`` that asks for much: it is worth while to let more come before the next one."""
+
 MAX_RECEIVE = (1 << 32) - 1
 """The largest ``max`` of a ``receive``: the interface has it as u32."""
 
@@ -41,7 +44,7 @@ class Stream(SecureTransport):
         network, sock, peer, options, phase: see :class:`~theater_tcp.transport.Transport`.
     """
 
-    __slots__ = ("_input", "_leftover", "_receiver", "direct", "drained_now", "handle")
+    __slots__ = ("_input", "_leftover", "_receiver", "direct", "dry", "handle")
 
     def __init__(self, network: Network, sock: socket.SocketType, peer: Any, options: Options, phase: Phase) -> None:
         SecureTransport.__init__(self, network, sock, peer, options, phase)
@@ -49,7 +52,7 @@ class Stream(SecureTransport):
         self._input: InputBuffer | None = None
         self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
         self._receiver: tuple[Any, int, float | None] | None = None
-        self.drained_now = False  # the kernel has just given less than was asked for, so there is nothing more yet
+        self.dry = False  # the last `receive` had all that was there; what came since is for the loop to tell
         self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
 
     # -- what a subclass decides -----------------------------------------------------------------------------------
@@ -195,7 +198,20 @@ class Stream(SecureTransport):
             raise Busy("another receive waits")
         if timeout is not None:
             check_field(Options, "receive_timeout", timeout)
-        if not self.drained_now:
+        # Where the loop watches the socket already, it tells of what has come, in its turn: to look now would mostly be
+        # a system call for nothing, or for little, and would let who loops over `receive` have the loop for itself.
+        watched = (
+            self.dry
+            and self.interest == READ
+            and not self._leftover
+            and not self._input
+            and not self.eof
+            and not self.fin_seen
+            and self.reason is None
+            and self.tls is None
+            and self.state.phase is OPEN
+        )
+        if not watched:
             try:
                 data = self._take(size)
             except TheaterError:
@@ -210,7 +226,7 @@ class Stream(SecureTransport):
         self._receiver = (future, size, timeout)
         if timeout is not None:
             self.network.receive_deadlines.set(self, timeout)
-        if not self.drained_now:  # else it is read from already, and goes on to be
+        if not watched:
             self.update_interest()
         return future
 
@@ -256,11 +272,8 @@ class Stream(SecureTransport):
         self._receiver = None
         if timeout is not None:
             network.receive_deadlines.clear(self, timeout)
-        self.drained_now = taken < limit
-        try:
-            future.set(network.read_buffer[:taken] if buffer is None else taken)
-        finally:
-            self.drained_now = False
+        self.dry = taken < limit or limit >= MUCH
+        future.set(network.read_buffer[:taken] if buffer is None else taken)
         if self._receiver is None or self.interest != READ:
             self.settle()
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, ShutDown, TheaterError
@@ -359,6 +360,7 @@ WORDS = {"true": True, "false": False, "null": None, "none": None}
 """What these mean as the value of an option, as in a manifest."""
 
 
+@lru_cache(maxsize=256)  # a guest says the same of each of its connections
 def _option(name: str, text: str) -> Any:
     """The value of an option, from the way a manifest has it."""
     text = text.strip()
