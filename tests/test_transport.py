@@ -170,6 +170,27 @@ def test_contract_12_a_waiting_receive_is_told_why_it_will_get_nothing() -> None
         assert owner.closed == ["reset"]
 
 
+def test_who_had_all_and_waits_again_is_told_by_the_loop_what_has_come() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        waiting = connection.receive(100)
+        peer.send(b"one")
+        assert stage.result(waiting) == b"one"
+        peer.offer(b"two")
+        waiting = connection.receive(100)
+        assert not waiting.done, "others have their turn before"
+        assert stage.result(waiting) == b"two"
+
+
+def test_who_may_not_have_had_all_finds_the_rest_at_once() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        waiting = connection.receive(3)
+        peer.send(b"onetwo")
+        assert stage.result(waiting) == b"one"
+        assert connection.receive(3).done
+
+
 @pytest.mark.parametrize("limit", [1, 10, 1000])
 def test_g2_no_more_is_read_at_a_time_than_the_read_buffer_limit(limit: int) -> None:
     with stage_with(read_buffer_limit=limit) as stage:
