@@ -200,17 +200,9 @@ class Stream(SecureTransport):
             check_field(Options, "receive_timeout", timeout)
         # Where the loop watches the socket already, it tells of what has come, in its turn: to look now would mostly be
         # a system call for nothing, or for little, and would let who loops over `receive` have the loop for itself.
-        watched = (
-            self.dry
-            and self.interest == READ
-            and not self._leftover
-            and not self._input
-            and not self.eof
-            and not self.fin_seen
-            and self.reason is None
-            and self.tls is None
-            and self.state.phase is OPEN
-        )
+        watched = self.dry and self.interest == READ and self.tls is None and self.state.phase is OPEN
+        if watched:
+            watched = not (self._leftover or self._input or self.eof or self.fin_seen or self.reason)
         if not watched:
             try:
                 data = self._take(size)
