@@ -72,7 +72,9 @@ NOTHING = 0xFFFFFFFF
 FIRST = 64
 """Where the first argument of an export is, mostly the id of a connection."""
 SECOND = 4096
-"""Where the second argument is, or data that was received: at the begin of a page, where the kernel copies fastest."""
+"""Where the second argument is, or data that was received: at the begin of a page, where the kernel copies fastest. To
+have it read 64 KiB straight into a block of the guest's, which begins anywhere, took a quarter longer than this and the
+copy in wasm together."""
 OUT = SECOND + (256 << 10)
 """Where the bytes are that the guest sent."""
 
