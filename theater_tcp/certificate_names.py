@@ -81,7 +81,10 @@ def client_name(text: str) -> x509.GeneralName | None:
         return name
     if not text or not text.isprintable() or len(text.encode()) > MAX_COMMON_NAME:
         raise InvalidArgument(f"{_shown(text)} is no name: 1 to {MAX_COMMON_NAME} printable characters")
-    return x509.RFC822Name(text) if _MAIL_ADDRESS.fullmatch(text) else None
+    try:
+        return x509.RFC822Name(text) if _MAIL_ADDRESS.fullmatch(text) else None
+    except ValueError:  # what is no address beyond its form, as `(a)@b`; newer Pythons refuse more
+        return None
 
 
 def _address(text: str) -> x509.IPAddress | None:
