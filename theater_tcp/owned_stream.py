@@ -154,10 +154,10 @@ class OwnedStream(Stream):
             return
         if size:
             self.last_activity = network.loop.now
-            data = self.decrypted(engine, READ_BUFFER_SIZE, network.ciphertext_view[:size])
+            engine.feed(network.ciphertext_view[:size])
         else:
             engine.feed_eof()
-            data = self.decrypted(engine, READ_BUFFER_SIZE)
+        data = self.decrypted(engine, READ_BUFFER_SIZE)
         if not data:
             if self.eof or self.reason is not None:
                 self.stream_ended()

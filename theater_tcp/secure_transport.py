@@ -245,10 +245,10 @@ class SecureTransport(Transport):
             self.update_interest()
         return data or None
 
-    def decrypted(self, engine: TlsEngine, limit: int, ciphertext: memoryview | None = None) -> bytes:
-        """What the engine has, or makes of what has come; how the stream ended, if it did."""
+    def decrypted(self, engine: TlsEngine, limit: int) -> bytes:
+        """What the engine has; how the stream ended, if it did."""
         try:
-            data = engine.read(limit, ciphertext)
+            data = engine.read(limit)
         except TheaterError as error:
             self._tls_broken(engine, error)
             return b""
@@ -320,10 +320,6 @@ class SecureTransport(Transport):
         if engine is None:
             Transport.write(self, data)
         elif self.fd >= 0 and self.reason is None and data:
-            if len(data) <= PIECE:
-                engine.write(data)
-                self.pass_on(engine)
-                return
             view = memoryview(data)
             for start in range(0, len(view), PIECE):
                 engine.write(view[start : start + PIECE])

@@ -305,7 +305,8 @@ class Stream(SecureTransport):
         if engine is None:
             wire = data
         elif 0 < len(data) <= PIECE:
-            wire = engine.encrypt(data)
+            engine.write(data)
+            wire = engine.outgoing.read()
         else:
             self.write(data)
             return len(data)

@@ -218,12 +218,11 @@ class TlsEngine:
 
     # -- plaintext ------------------------------------------------------------------------------------------------
 
-    def read(self, limit: int, ciphertext: memoryview | None = None) -> bytes:
+    def read(self, limit: int) -> bytes:
         """What the peer sent, decrypted.
 
         Args:
             limit: bytes at most.
-            ciphertext: to be fed first, after the handshake.
 
         Returns:
             the bytes; none if more ciphertext is needed, or if the peer has ended (:attr:`ended`).
@@ -232,19 +231,16 @@ class TlsEngine:
             TlsFailed: a record is wrong; an alert for the peer is in the output.
             TlsTruncated: the stream ended without close_notify.
         """
-        size = RECORD if limit > RECORD else limit  # Python allocates what is asked for, and no more than a record
-        if ciphertext is not None:  # comes at a time, nor more than what it is made of
-            self._incoming.write(ciphertext)
-            self.starved = False
-            size = min(size, len(ciphertext))
         if self._ahead:
-            data: bytes = self._ahead[:limit]
-            self._ahead = self._ahead[limit:]
+            data, self._ahead = self._ahead[:limit], self._ahead[limit:]
             return data
         if self._failure is not None:
             raise self._take_failure()
         if self.starved or self.ended or not self.secured:
             return b""
+        # Python allocates what is asked for; no more than a record comes at a time, and mostly not more than what it is
+        # made of.
+        size = min(limit, self._incoming.pending or RECORD, RECORD)
         try:
             data = self._raw.read(size)
         except ssl.SSLWantReadError:
@@ -305,14 +301,6 @@ class TlsEngine:
             self._raw.write(plaintext)
         except ssl.SSLError as error:
             raise self._failed(error, "the peer ended the connection") from None
-
-    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
-        """:meth:`write` and :meth:`take_output` by a shorter way. Arguments, errors as there."""
-        try:
-            self._raw.write(plaintext)
-        except ssl.SSLError as error:
-            raise self._failed(error, "the peer ended the connection") from None
-        return self.outgoing.read()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
