@@ -134,9 +134,7 @@ class Connection(UpgradableStream):
         self.check_owner(handle)
         options = self.options.replaced(**changes)
         if self.fd >= 0:
-            before = self.options
-            if options.nodelay is not before.nodelay or options.keepalive is not before.keepalive:
-                apply_to_socket(self.sock, options)
+            apply_to_socket(self.sock, options, self.options)
             self._forget_deadlines()
             self.options = options
             self._renew_deadlines()

@@ -232,8 +232,8 @@ class TlsEngine:
             TlsTruncated: the stream ended without close_notify.
         """
         if self._ahead:
-            data, self._ahead = self._ahead[:limit], self._ahead[limit:]
-            return data
+            ahead, self._ahead = self._ahead[:limit], self._ahead[limit:]
+            return ahead
         if self._failure is not None:
             raise self._take_failure()
         if self.starved or self.ended or not self.secured:
@@ -242,7 +242,7 @@ class TlsEngine:
         # made of.
         size = min(limit, self._incoming.pending or RECORD, RECORD)
         try:
-            data = self._raw.read(size)
+            data: bytes = self._raw.read(size)
         except ssl.SSLWantReadError:
             self.starved = True
             return b""

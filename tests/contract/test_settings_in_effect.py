@@ -214,8 +214,10 @@ def test_contract_G8_socket_options_take_effect_on_accepted_connections(
         assert socket_options(peer) == ((True, False, system_keepidle) if by == "default" else (False, True, 77))
         owner.call(connection.set_options, nodelay=True, keepalive=False)
         assert socket_options(peer)[:2] == (True, False)
+        owner.call(connection.set_options, keepalive=1)  # equal to True, and something else
+        assert socket_options(peer) == (True, True, 1)
         owner.call(connection.set_options, keepalive=True)
-        assert socket_options(peer)[:2] == (True, True)
+        assert socket_options(peer) == (True, True, system_keepidle)
 
 
 @pytest.mark.parametrize("by", ["default", "connect", "settings"])
