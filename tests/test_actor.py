@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import random
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -99,22 +98,6 @@ def test_an_actor_starts_in_a_turn_of_its_own(loop: SteppedLoop) -> None:
     assert ActorRegistry.get_all() == [ref]
     loop.turn()
     assert diary == ["start"]
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from there on Python makes one for all threads by itself")
-def test_an_actor_has_its_dict_before_another_thread_can_know_of_it(loop: SteppedLoop) -> None:
-    made: list[LoopActor] = []
-
-    class Fielded(LoopActor):
-        def __init__(self) -> None:
-            super().__init__()
-            self.field = 1
-            made.append(self)
-
-    Fielded.start()
-    loop.settle()
-    held = gc.get_referents(made[0])  # to look at __dict__ would make it
-    assert any(isinstance(value, dict) and "field" in value for value in held)
 
 
 def test_an_ended_actor_is_freed(loop: SteppedLoop) -> None:

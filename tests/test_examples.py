@@ -42,21 +42,16 @@ with Theater() as theater:
 """
 
 WATCH = """
-import sys, threading, time
+import sys, threading
 from theater_tcp import Theater
 
-def tell_when_it_waits(main=threading.get_ident()):
+def wait(event, *timeout, real=threading.Event.wait):
     # A socket that answers tells nothing of the thread that spawned the actor: it may not have returned yet.
-    while True:
-        frame = sys._current_frames()[main]
-        while frame is not None and frame.f_code is not threading.Event.wait.__code__:
-            frame = frame.f_back
-        if frame is not None and frame.f_back.f_code is Theater.wait.__code__:
-            print("waiting", flush=True)
-            return
-        time.sleep(0.01)
+    if sys._getframe(1).f_code is Theater.wait.__code__:
+        print("waiting", flush=True)
+    return real(event, *timeout)
 
-threading.Thread(target=tell_when_it_waits, daemon=True).start()
+threading.Event.wait = wait
 """
 
 

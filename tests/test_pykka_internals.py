@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import textwrap
 import threading
 import uuid
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -353,23 +351,6 @@ def test_the_start_of_an_actor_with_a_thread_is_told_when_on_start_has_returned(
     assert ref.ask(lambda: "well", timeout=TIMEOUT) == "well"
     assert "on_start" not in vars(actor)
     ref.stop(timeout=TIMEOUT)
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from there on Python makes one for all threads by itself")
-def test_an_actor_with_a_thread_has_its_dict_before_the_thread_runs() -> None:
-    held: SimpleQueue[list[Any]] = SimpleQueue()
-
-    class Fielded(Plain):
-        def __init__(self) -> None:
-            super().__init__()
-            self.field = 1
-
-        def on_start(self) -> None:
-            held.put(gc.get_referents(self))  # to look at __dict__ would make it
-
-    started = start_threading_actor(Fielded())
-    assert any(isinstance(value, dict) and "field" in value for value in held.get(timeout=TIMEOUT))
-    started.get(timeout=TIMEOUT).stop(timeout=TIMEOUT)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # SystemExit ends its thread

@@ -347,6 +347,16 @@ def test_spawn_returns_after_an_async_on_start_has_ended(theater: Theater, loop_
     assert diary[-1] == "start"
 
 
+def test_an_actor_has_its_dict_before_another_thread_can_know_of_it(theater: Theater, kind: type[Diary]) -> None:
+    class Fielded(kind):  # type: ignore[valid-type,misc]
+        def on_start(self) -> None:
+            self.diary.append(gc.get_referents(self))  # to look at __dict__ would make it
+
+    diary: list[Any] = []
+    theater.spawn(Fielded, diary)
+    assert any(isinstance(held, dict) and held.get("diary") is diary for held in diary[0])
+
+
 def test_spawn_raises_what_the_constructor_raised(theater: Theater, kind: type[Diary]) -> None:
     class Broken(kind):  # type: ignore[valid-type,misc]
         def __init__(self) -> None:
