@@ -107,9 +107,7 @@ class Engine:
     def close(self) -> None:
         """End its threads, and give back what it has of wasmtime. No guest runs any more.
 
-        Nothing of that is left to the garbage collector. Its finalizers let other threads run, and before Python 3.12
-        collections happen in the middle of things: an object whose ``__dict__`` is being made just then can get two of
-        them with the same memory, and the process dies at a later collection.
+        Nothing of that is left to the garbage collector, whose moment can be a bad one (ARCHITECTURE.md, decision 24).
         """
         with self._lock:
             self._closed = True
