@@ -214,7 +214,8 @@ class LoopActor(pykka.Actor):
         Returns:
             a future of the reference, settled when ``on_start`` has returned, and failed with what it raised.
         """
-        self._actor_started = started = Future[pykka.ActorRef[Any]]()
+        started: Future[pykka.ActorRef[Any]] = Future()
+        self._actor_started = started
         pykka_internals.registry().append(self._actor_ref)
         self.actor_run_turn()
         return started

@@ -174,9 +174,7 @@ class CoreInstance(Suspendable):
         self.memory = LinearMemory(context, at + MEMORY + OF)
         inner.export_get(context, at + ENTRANCE, b"enter", 5, at + ENTER)
         # As C values, made once: to make them of ints anew is a third of the call's time.
-        self._entry = inner.call_arguments(
-            context, at + ENTER + OF, at + EXPORT, 2, at + RESULT, 1, at + TRAP, at + ERROR
-        )
+        self._entry = inner.call_arguments(context, at + ENTER + OF, at + EXPORT, at + RESULT, at + TRAP, at + ERROR)
 
     # -- entering -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ way of the coroutine.
 from __future__ import annotations
 
 import logging
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from theater_tcp.connection_state import OPEN
@@ -39,6 +39,12 @@ CALLBACKS = {
     "on-close": "on_close",
 }
 """Exports of ``tcp-client`` to callbacks of an owner."""
+
+
+@lru_cache
+def _heard(exports: frozenset[str]) -> frozenset[str]:
+    """The callbacks of a guest as an owner: also ``on_close``, else an id that has ended would be kept."""
+    return frozenset({CALLBACKS[export] for export in CALLBACKS if export in exports} | {"on_close"})
 
 
 class GuestInstance(Protocol):
@@ -162,8 +168,7 @@ class GuestActor(TcpActor):
         self._guest_finished: Future[Outcome] | None = None
         self._guest_ending = False
         self._guest_serves: ConnectionHandle | None = None  # what was handed to it last
-        heard = {callback for export, callback in CALLBACKS.items() if export in program.exports}
-        self._theater_owner.heard = frozenset(heard | {"on_close"})  # else an id that has ended would be kept
+        self._theater_owner.heard = _heard(program.exports)
         self._theater_owner.handle_for = GuestConnectionHandle
         self._theater_owner.drain = self._guest_calls.drain
         self._theater_owner.max_connections = limits.connections
@@ -258,7 +263,8 @@ class GuestActor(TcpActor):
     async def _guest_follow(self, export: str, outcome: Outcome) -> None:
         """See a call to its end that did not end at once."""
         if outcome is not Outcome.FAILED:
-            self._guest_finished = finished = Future[Outcome]()
+            finished: Future[Outcome] = Future()
+            self._guest_finished = finished
             self._guest_wait(outcome)
             try:
                 outcome = await finished

@@ -139,24 +139,24 @@ def _function(name: str, result: Any, *arguments: Any, brief: bool = False) -> A
 
 
 _p = c_void_p
+_ONE, _TWO = c_size_t(1), c_size_t(2)
 
 store_new = _function("wasmtime_store_new", _p, _p, _p, _p)
-store_context = _function("wasmtime_store_context", _p, _p)
+store_context = _function("wasmtime_store_context", _p, _p, brief=True)
 store_delete = _function("wasmtime_store_delete", None, _p)
-store_limiter = _function("wasmtime_store_limiter", None, _p, c_int64, c_int64, c_int64, c_int64, c_int64)
-set_epoch_deadline = _function("wasmtime_context_set_epoch_deadline", None, _p, c_uint64)
-yield_at_epoch = _function("wasmtime_context_epoch_deadline_async_yield_and_update", None, _p, c_uint64)
+store_limiter = _function("wasmtime_store_limiter", None, _p, c_int64, c_int64, c_int64, c_int64, c_int64, brief=True)
+set_epoch_deadline = _function("wasmtime_context_set_epoch_deadline", None, _p, c_uint64, brief=True)
+yield_at_epoch = _function("wasmtime_context_epoch_deadline_async_yield_and_update", None, _p, c_uint64, brief=True)
 increment_epoch = _function("wasmtime_engine_increment_epoch", None, _p)
 prepare = _function("wasmtime_linker_instantiate_pre", _p, _p, _p, _p)
 pre_instantiate = _function("wasmtime_instance_pre_instantiate", _p, _p, _p, _p, _p)
 pre_delete = _function("wasmtime_instance_pre_delete", None, _p)
 instance_new = _function("wasmtime_instance_new", _p, _p, _p, _p, c_size_t, _p, _p)
-export_get = _function("wasmtime_instance_export_get", c_bool, _p, _p, c_char_p, c_size_t, _p)
-linker_get = _function("wasmtime_linker_get", c_bool, _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, _p)
-memory_base = _function("wasmtime_memory_data", _p, _p, _p)
+export_get = _function("wasmtime_instance_export_get", c_bool, _p, _p, c_char_p, c_size_t, _p, brief=True)
+linker_get = _function("wasmtime_linker_get", c_bool, _p, _p, c_char_p, c_size_t, c_char_p, c_size_t, _p, brief=True)
+memory_base = _function("wasmtime_memory_data", _p, _p, _p, brief=True)
 memory_size = _function("wasmtime_memory_data_size", c_size_t, _p, _p, brief=True)
-_CALL = (_p, _p, _p, c_size_t, _p, c_size_t, _p, _p)
-call = _function("wasmtime_func_call_async", _p, *_CALL, brief=True)
+call = _function("wasmtime_func_call_async", _p, _p, _p, _p, c_size_t, _p, c_size_t, _p, _p, brief=True)
 poll = _function("wasmtime_call_future_poll", c_bool, _p)
 forget_call = _function("wasmtime_call_future_delete", None, _p)
 _stack_size_set = _function("wasmtime_config_async_stack_size_set", None, _p, c_size_t)
@@ -223,9 +223,9 @@ def check(error: int | None, trap: int | None) -> None:
         raise Failed(message, False)
 
 
-def call_arguments(*given: int) -> tuple[Any, ...]:
-    """Arguments for :data:`call`, converted."""
-    return tuple(kind(value) for kind, value in zip(_CALL, given, strict=True))
+def call_arguments(context: int, function: int, arguments: int, result: int, trap: int, error: int) -> tuple[Any, ...]:
+    """What :data:`call` takes for a function of two parameters and one result, converted."""
+    return _p(context), _p(function), _p(arguments), _TWO, _p(result), _ONE, _p(trap), _p(error)
 
 
 def set_fiber_stack(config: wasmtime.Config, size: int) -> None:
