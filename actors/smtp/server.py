@@ -20,7 +20,7 @@ import msgspec
 import pykka
 
 from actors.smtp import replies
-from actors.smtp.envelope import Delivery, Encryption
+from actors.smtp.envelope import Delivery, Encryption, Envelope
 from actors.smtp.maildir import DeliveryFailed, Draft, Job, Maildir, MaildirUnusable
 from actors.smtp.policy import LocalDomains
 from actors.smtp.session import Session, Step
@@ -58,13 +58,14 @@ class _Client:
         tick: when something was last heard.
     """
 
-    __slots__ = ("connection", "draft", "has_ended", "is_gone", "is_paused", "is_storing", "session", "tick")
+    __slots__ = ("connection", "draft", "envelope", "has_ended", "is_gone", "is_paused", "is_storing", "session", "tick")
 
     def __init__(self, connection: ConnectionHandle, session: Session, tick: int) -> None:
         self.connection = connection
         self.session = session
         self.tick = tick
         self.draft: Draft | None = None  # the message that parts were written of
+        self.envelope: Envelope | None = None  # that message's
         self.is_storing = False  # the worker thread has a job for it
         self.is_paused = False  # passive until that is done, or a handshake
         self.has_ended = False  # it will send nothing more
@@ -322,10 +323,13 @@ class SmtpServer(TcpActor):
     # -- messages -------------------------------------------------------------------------------------------------
 
     def _job(self, client: _Client, delivery: Delivery) -> Job:
+        if client.envelope is not delivery.envelope:
+            self._discard(client)  # of a message that was given up in the same piece of input in which this one came
         draft = client.draft
         if draft is not None:
             return Job(draft, delivery.content, delivery.complete)
         draft = client.draft = self._maildir.draft()
+        client.envelope = delivery.envelope
         fields = self._trace.fields(delivery.envelope, draft.identifier, time.time())
         return Job(draft, (fields, *delivery.content), delivery.complete)
 

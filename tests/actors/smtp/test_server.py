@@ -137,6 +137,36 @@ def test_an_unfinished_message_goes_away_with_its_sender(tmp_path: Path, fsync: 
 
 @by_both
 @both_ways
+@pytest.mark.parametrize(
+    ("fault", "end", "codes"),
+    [
+        (b"", b"RSET\r\n", ["250 2.0.0"]),
+        (b"", b"EHLO c\r\n", ["250 HELP"]),
+        (b"a bare \n in it\r\n", b"BDAT 0 LAST\r\n", ["550 5.6.0"]),
+    ],
+    ids=["RSET", "EHLO", "refused"],
+)
+def test_what_is_on_the_disk_of_a_message_that_was_given_up_is_no_part_of_the_next_one(
+    tmp_path: Path, fsync: bool, fault: bytes, end: bytes, codes: list[str]
+) -> None:
+    given_up = (b"x" * 900 + b"\r\n") * 100 + fault
+    chunk = b"BDAT %d\r\n%s" % (len(given_up), given_up)
+    others = b"MAIL FROM:<c@example.net>\r\nRCPT TO:<d@example.org>\r\nBDAT 10 LAST\r\nthe next\r\n"
+    with serving(tmp_path, fsync=fsync, spool_size=4096) as served, served.dial() as client:
+        client.ask(GREETED)
+        client.ask(ENVELOPE + chunk, 3)
+        found = client.ask(end + others, len(codes) + 3)  # in one piece
+        assert found == [*codes, "250 2.1.0", "250 2.1.5", "250 2.0.0"]
+        (message,) = served.delivered()
+        assert message.startswith(b"Return-Path: <c@example.net>\nDelivered-To: d@example.org\n")
+        assert message.endswith(b"\nthe next\n")
+        assert b"xxx" not in message
+        assert b"b@example.org" not in message
+        eventually(lambda: served.begun() == [])
+
+
+@by_both
+@both_ways
 def test_a_message_that_cannot_be_stored_is_to_come_again_and_the_server_goes_on(tmp_path: Path, fsync: bool) -> None:
     with serving(tmp_path, fsync=fsync) as served, served.dial() as client:
         shutil.rmtree(served.maildir / "tmp")
