@@ -23,6 +23,7 @@ __all__ = ["Content"]
 _CRLF = b"\r\n"
 _END = b"\r\n.\r\n"
 _MID_LINE = b"x"
+_SMALL = 1024
 _DOT_LINE = re.compile(rb"\r\n\.")  # quicker than bytes.find on text that has many CR
 
 
@@ -50,7 +51,7 @@ class Content:
         self._max_size = max_size
         self._max_line = max_line
         self._carry = _CRLF
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._has_bare_newline = False
         self._has_long_line = False
         self._failure: bytes | None = None
@@ -90,7 +91,7 @@ class Content:
         if len(self._carry) > len(_CRLF) or self._carry[:1] == _MID_LINE:
             self._judge(self._carry, is_stuffed=False)
             if not self.is_faulty:
-                self._parts.append(b"\n")
+                self._keep(b"\n")
 
     @property
     def is_faulty(self) -> bool:
@@ -118,7 +119,7 @@ class Content:
 
     def take(self) -> tuple[bytes, ...]:
         """Hand over what is there of the message, with LF line ends; it is no longer held here."""
-        parts = tuple(self._parts)
+        parts = tuple(map(bytes, self._parts))  # no copy of what is bytes
         self._parts.clear()
         self.held = 0
         return parts
@@ -160,5 +161,17 @@ class Content:
             self._parts.clear()
             self.held = 0
         else:
-            self._parts.append(joined[1:])
+            self._keep(joined[1:])
             self.held += len(joined) - 1
+
+    def _keep(self, piece: bytes) -> None:
+        """Hold a piece of the message. Small ones share an object, which would else be most of what they cost."""
+        parts = self._parts
+        if len(piece) >= _SMALL or not parts:
+            parts.append(piece)
+            return
+        last = parts[-1]
+        if isinstance(last, bytearray):
+            last += piece
+        else:
+            parts.append(bytearray(piece))

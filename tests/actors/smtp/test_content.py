@@ -47,6 +47,15 @@ def test_the_end_may_be_the_first_line() -> None:
     assert content.size == 0
 
 
+def test_what_came_in_small_pieces_is_not_held_in_small_pieces() -> None:
+    content = Content(1_000_000, 1000)
+    for chunk in [b"a\r\n"] * 10_000 + [(b"x" * 98 + b"\r\n") * 100] + [b"b\r\n"] * 10_000:
+        content.receive_chunk(chunk)
+    taken = content.take()
+    assert len(taken) < 10
+    assert b"".join(taken) == b"a\n" * 10_000 + (b"x" * 98 + b"\n") * 100 + b"b\n" * 10_000
+
+
 def test_what_is_taken_is_no_longer_held() -> None:
     content = Content(10_000, 1000)
     content.receive_data(b"a\r\nb\r\nc")
