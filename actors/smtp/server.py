@@ -58,7 +58,17 @@ class _Client:
         tick: when something was last heard.
     """
 
-    __slots__ = ("connection", "draft", "envelope", "has_ended", "is_gone", "is_paused", "is_storing", "session", "tick")
+    __slots__ = (
+        "connection",
+        "draft",
+        "envelope",
+        "has_ended",
+        "is_gone",
+        "is_paused",
+        "is_storing",
+        "session",
+        "tick",
+    )
 
     def __init__(self, connection: ConnectionHandle, session: Session, tick: int) -> None:
         self.connection = connection
