@@ -116,8 +116,20 @@ class SmtpClient(TcpActor):
                 continue
             incoming = connection.receive(_CHUNK)
             if step.send_content:
-                await _send_content(connection, session, incoming)
+                await self._send_content(connection, session, incoming)
             step = await self._next_step(connection, session, incoming)
+
+    async def _send_content(self, connection: ConnectionHandle, session: Session, incoming: Future[bytes]) -> None:
+        """Send the message, as fast as the server takes it, and as long as it says nothing."""
+        for piece in session.content():
+            connection.send(piece)
+            room = connection.drained()
+            await _first_of(room, incoming)
+            if not incoming.done:
+                await self.sleep(0)  # while there was no room nothing was read
+            if incoming.done:
+                return
+            await room
 
     async def _next_step(self, connection: ConnectionHandle, session: Session, incoming: Future[bytes]) -> Step:
         """Receive until a reply is whole. One that comes byte by byte gets no more time than another."""
@@ -134,17 +146,6 @@ class SmtpClient(TcpActor):
                 incoming = connection.receive(_CHUNK)
         finally:
             timer.cancel()
-
-
-async def _send_content(connection: ConnectionHandle, session: Session, incoming: Future[bytes]) -> None:
-    """Send the message, as fast as the server takes it, and as long as it says nothing."""
-    for piece in session.content():
-        connection.send(piece)
-        room = connection.drained()
-        await _first_of(room, incoming)
-        if incoming.done:
-            return
-        await room
 
 
 def _first_of(*futures: Future[Any]) -> Future[None]:

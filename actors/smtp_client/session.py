@@ -143,6 +143,8 @@ class Session:
             return self.fail(str(error))
         if self._awaited and len(self._awaited) == begun and not self._output and not self._is_over:
             return None
+        if self._is_sending and self._reader.has_begun:
+            return None  # a refusal of the message, it seems, and not all of it yet
         return self._step()
 
     def tls_started(self, tls: str) -> Step:
@@ -220,6 +222,7 @@ class Session:
     def _read(self, data: bytes) -> None:
         reader = self._reader
         reader.feed(data)
+        was_sending = self._is_sending
         # What is sent below has its reply in a later call: no reply to it can be in this data.
         for _ in range(len(self._awaited)):
             reply = reader.next()
@@ -229,13 +232,15 @@ class Session:
             if self._is_over:
                 return
         if reader.has_begun:
-            self._take_unasked()
+            self._take_unasked(was_sending)
 
-    def _take_unasked(self) -> None:
-        """Something came that answers no command."""
+    def _take_unasked(self, was_sending: bool) -> None:
+        """Something came that answers no command; in the middle of the message, or not."""
         if self._starts_tls:
             raise _Broken("plaintext-before-tls: the server sent more than its reply to STARTTLS")
         reply = self._reader.next()
+        if reply is None and was_sending:
+            return
         # Before the final dot a server may say that it has seen enough, and at any time that it is going down (3.8).
         if reply is not None and (reply.code == 421 or (self._is_sending and reply.kind in (4, 5))):
             self._refuse(reply)

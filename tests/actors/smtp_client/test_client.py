@@ -13,7 +13,9 @@ import pytest
 from actors.smtp_client import Receipt, SmtpClient, Submission, Timeouts
 from actors.smtp_client.client import address_literal
 from tests.actors.smtp_client.driver import GREETING, MESSAGE, NO_PIPELINING, NO_TLS, SUBMISSION
-from theater_tcp import Future, Options, Settings
+from tests.actors.smtp_client.raw_server import Line, RawServer
+from tests.peers import TIMEOUT
+from theater_tcp import Future, Options, Settings, Theater
 from theater_tcp.testing import Peer, Stage
 
 SERVER = "mx.example.org:25"
@@ -160,6 +162,35 @@ def test_a_refusal_in_the_middle_of_a_message_ends_it_before_its_dot(narrow: Sta
     assert len(sent) < len(LARGE.message)
     assert not sent.endswith(b"\r\n.\r\n")
     assert str(attempt.receipt) == "b@example.org: refused: 552 5.3.4 too large"
+
+
+@pytest.mark.parametrize(
+    ("replies", "outcome"),
+    [
+        ((b"552 5.3.4 too large\r\n",), "refused: 552 5.3.4 too large"),
+        ((b"552-5.3.4 too\r\n55", b"2 5.3.4 large\r\n"), "refused: 552 5.3.4 too large"),
+        ((END,), f"unsent: protocol: the server sent a reply before its command: {END.decode().strip()}"),
+    ],
+)
+def test_a_server_that_never_ceases_to_read_is_heard_before_the_message_has_ended(
+    replies: tuple[bytes, ...], outcome: str
+) -> None:
+    message = b"x" * 40_000_000
+
+    def script(line: Line) -> None:
+        line.say(GREETING)
+        line.answer(NO_LIMIT, OK, OK, GO_AHEAD)
+        taken = 0
+        while taken < 4_000_000:
+            taken += len(line.sock.recv(65536))
+        for reply in replies:
+            line.say(reply)
+        assert taken + len(line.rest()) < len(message)
+
+    with Theater() as theater, RawServer(script) as server:
+        client = theater.spawn(SmtpClient, server.address, tls="none")
+        receipt = client.ask(Submission("a@example.net", ["b@example.org"], message), timeout=TIMEOUT)
+    assert str(receipt) == f"b@example.org: {outcome}"
 
 
 @pytest.mark.parametrize("lose", [Peer.close, Peer.abort])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -289,15 +289,25 @@ def test_once_it_is_accepted_nothing_changes_that() -> None:
         assert talk.receipt.error == ""
 
 
-@pytest.mark.parametrize("reply", [b"552 5.3.4 too large\r\n", b"451 4.3.0 broken\r\n", b"421 4.3.2 going down\r\n"])
-def test_a_refusal_that_comes_while_the_message_goes_out_ends_it_before_its_dot(reply: bytes) -> None:
+def in_content() -> tuple[Session, Iterator[bytes]]:
+    """A session in the middle of a message, and what is to come of that."""
     session = Session(settings(), Submission("a@example.net", ["b@example.org"], b"x" * 900_000))
     session.connected(NAME)
     for data in (GREETING, NO_TLS, OK * 2 + GO_AHEAD):
         session.receive(data)
     pieces = session.content()
     next(pieces)
-    step = session.receive(reply)
+    return session, pieces
+
+
+@pytest.mark.parametrize("reply", [b"552 5.3.4 too large\r\n", b"451 4.3.0 broken\r\n", b"421 4.3.2 going down\r\n"])
+@pytest.mark.parametrize("cut", [0, 1, 7, -1])
+def test_a_refusal_that_comes_while_the_message_goes_out_ends_it_before_its_dot(reply: bytes, cut: int) -> None:
+    session, pieces = in_content()
+    if cut:
+        assert session.receive(reply[:cut]) is None
+        assert session.awaited == "block"
+    step = session.receive(reply[cut:])
     assert step is not None
     assert step.close
     assert not step.send_content
@@ -305,14 +315,12 @@ def test_a_refusal_that_comes_while_the_message_goes_out_ends_it_before_its_dot(
     assert str(session.receipt.outcomes[0]).partition(": ")[2] == "refused: " + reply.decode().strip()
 
 
-def test_an_acceptance_that_comes_before_the_final_dot_is_not_believed() -> None:
-    session = Session(settings(), Submission("a@example.net", ["b@example.org"], b"x" * 900_000))
-    session.connected(NAME)
-    for data in (GREETING, NO_TLS, OK * 2 + GO_AHEAD):
-        session.receive(data)
-    pieces = session.content()
-    next(pieces)
-    session.receive(END)
+@pytest.mark.parametrize("cut", [0, 1, -1])
+def test_an_acceptance_that_comes_before_the_final_dot_is_not_believed(cut: int) -> None:
+    session, pieces = in_content()
+    if cut:
+        assert session.receive(END[:cut]) is None
+    session.receive(END[cut:])
     assert list(pieces) == []
     assert session.receipt.error == ("protocol: the server sent a reply before its command: 250 2.0.0 Ok: queued as 7")
     assert session.receipt.outcomes[0].status == "unsent"
