@@ -87,6 +87,7 @@ FLOORS: dict[int, set[str]] = {
         "callback_failure",
         "transport",
         "secure_transport",
+        "input_stream",
         "stream",
         "owned_stream",
         "upgradable_stream",

@@ -1,8 +1,8 @@
-"""The data of a connection: chunks on their way in, bytes on their way out, and who waits for either.
+"""The data of a connection: who waits for what comes in, and bytes on their way out.
 
-:class:`Stream` stands between the socket's side (:mod:`theater_tcp.transport`) and the owner's
-(:mod:`theater_tcp.owned_stream`). It cuts what comes in by the framing, keeps the end of a chunk that was larger than a
-``receive`` asked for, serves the one ``receive`` that may wait, and bounds what waits to go out.
+:class:`Stream` stands between the socket's side (:mod:`theater_tcp.transport`, with the chunks of
+:mod:`theater_tcp.input_stream`) and the owner's (:mod:`theater_tcp.owned_stream`). It serves the one ``receive`` that
+may wait, and bounds what waits to go out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from theater_tcp import errors
 from theater_tcp.address import format_sockaddr
 from theater_tcp.connection_state import CLOSING, OPEN, RECEIVE, SEND, SHUTDOWN_WRITE, Phase
-from theater_tcp.errors import Busy, Closed, InvalidArgument, LimitReached, NotFound, NotOwner, TheaterError, TimedOut
+from theater_tcp.errors import Busy, Closed, InvalidArgument, NotFound, NotOwner, TheaterError, TimedOut
 from theater_tcp.fields import check_field
-from theater_tcp.framing import InputBuffer, frame, prefix_size
+from theater_tcp.framing import frame
 from theater_tcp.future import Future
+from theater_tcp.input_stream import InputStream
 from theater_tcp.network import READ_BUFFER_SIZE
 from theater_tcp.poller import READ
-from theater_tcp.secure_transport import PIECE, SecureTransport
+from theater_tcp.secure_transport import PIECE
 from theater_tcp.settings import Options
 from theater_tcp.socket_options import reset_on_close
 
@@ -33,24 +34,27 @@ __all__ = ["Stream"]
 MUCH = 64 << 10
 """Bytes of a ``receive`` that asks for much: it is worth while to let more come before the next one."""
 
+AT_ONCE = 16
+"""Calls of ``receive`` that one connection answers in one turn of the loop."""
+
 MAX_RECEIVE = (1 << 32) - 1
 """The largest ``max`` of a ``receive``: the interface has it as u32."""
 
 
-class Stream(SecureTransport):
+class Stream(InputStream):
     """A transport, secure or not, with framing, ``receive`` and bounded ``send``.
 
     Args:
         network, sock, peer, options, phase: see :class:`~theater_tcp.transport.Transport`.
     """
 
-    __slots__ = ("_input", "_leftover", "_receiver", "direct", "dry", "handle")
+    __slots__ = ("_answered_at", "_answers", "_receiver", "direct", "dry", "handle")
 
     def __init__(self, network: Network, sock: socket.SocketType, peer: Any, options: Options, phase: Phase) -> None:
-        SecureTransport.__init__(self, network, sock, peer, options, phase)
+        InputStream.__init__(self, network, sock, peer, options, phase)
         self.handle: Any = None  # the owner's; every other is a stranger's
-        self._input: InputBuffer | None = None
-        self._leftover = b""  # the end of a chunk that was larger than the `max` of a receive
+        self._answered_at: float | None = None  # the loop's turn, by its clock, in which
+        self._answers = 0  # so many looked for data
         self._receiver: tuple[Any, int, float | None] | None = None
         self.dry = False  # the last `receive` had all that was there; what came since is for the loop to tell
         self.direct = False  # active, raw, nothing buffered, owner on this loop: a readable socket is a turn
@@ -63,10 +67,6 @@ class Stream(SecureTransport):
 
     def refresh(self) -> None:
         """Work out anew what the short ways depend on."""
-        raise NotImplementedError
-
-    def fail(self, reason: str, flush: bool = False) -> None:
-        """End the connection for ``reason``."""
         raise NotImplementedError
 
     def check_owner(self, handle: Any) -> None:
@@ -86,99 +86,6 @@ class Stream(SecureTransport):
         return self.handle is not None and cast("LoopActorRef[Any]", self._actor_ref)._urn == connection_id
 
     # -- in --------------------------------------------------------------------------------------------------------
-
-    def _next_chunk(self) -> bytes | None:
-        """The next chunk by the framing, read from the socket as needed; None: not there yet, or the stream ended."""
-        if self._leftover:
-            leftover, self._leftover = self._leftover, b""
-            return leftover
-        options = self.options
-        buffer = self._input
-        if options.framing == "raw" and not buffer:
-            return self.read(options.read_buffer_limit)
-        if buffer is None:
-            buffer = self._input = InputBuffer()
-        limit = options.read_buffer_limit if options.framing == "raw" else options.frame_limit
-        try:
-            chunk = self._whole_chunk(buffer, limit)
-            if chunk is None:
-                data = self.read(options.read_buffer_limit - len(buffer) + prefix_size(options.framing))
-                if data is None:
-                    return self._last_chunk(buffer)
-                buffer.feed(data)
-                chunk = self._whole_chunk(buffer, limit)  # if there is none, the socket's next event goes on
-                if chunk is None and (self.eof or self.reason is not None):  # by TLS, data and the end come at once
-                    return self._last_chunk(buffer)
-            return chunk
-        except LimitReached as error:
-            self.fail(str(error))
-            return None
-
-    def _whole_chunk(self, buffer: InputBuffer, limit: int) -> bytes | None:
-        """The next chunk in the buffer; empty frames carry nothing and are passed over."""
-        while (chunk := buffer.take(self.options.framing, limit)) == b"":
-            pass
-        return chunk
-
-    def _last_chunk(self, buffer: InputBuffer) -> bytes | None:
-        """What an ended stream leaves in the buffer: a line without its end is a chunk, a part of a frame is none.
-
-        Where the stream was cut off (``reset``, ``tls-truncated``) that line is none either: ``DELETE 1`` may have been
-        the beginning of ``DELETE 10``.
-        """
-        if not buffer and self._input is buffer:
-            self._input = None
-        if not (self.eof or self.reason is not None) or not buffer:
-            return None
-        if self.options.framing == "line" and self.eof:
-            return buffer.take_rest()
-        buffer.clear()
-        if self.reason is None:
-            self.reason = "io: the stream ended inside of a frame"
-        return None
-
-    def _input_has_chunk(self) -> bool:
-        if self._leftover or self.eof or self.reason is not None:
-            return True
-        buffer = self._input
-        try:
-            return buffer is not None and buffer.has_chunk(self.options.framing, self.options.frame_limit)
-        except LimitReached:
-            return True  # taking it will fail the connection
-
-    def _take(self, size: int) -> bytes | None:
-        """What a ``receive`` gets: 1 to ``size`` bytes, b"" at the end of the stream, None if it has to wait."""
-        closing = self.state.phase is CLOSING
-        options, buffer = self.options, self._input
-        if options.framing == "raw" and not self._leftover:  # cut off no more than is asked for: framing may change
-            limit = min(size, options.read_buffer_limit)
-            chunk = buffer.take("raw", limit) if buffer else self.read(limit)
-        else:
-            chunk = self._next_chunk()
-            if chunk and len(chunk) > size:
-                chunk, self._leftover = chunk[:size], chunk[size:]
-        if chunk:
-            return chunk
-        if closing:
-            raise Closed
-        if self.reason is not None:
-            raise self.error()
-        return b"" if self.eof else None
-
-    def take_unread(self) -> bytes:
-        """What was read from the socket and not handed over, taken away."""
-        unread, self._leftover = self._leftover, b""
-        buffer, self._input = self._input, None
-        return unread + buffer.take_rest() if buffer else unread
-
-    def error(self) -> TheaterError:
-        """The error for the reason why this connection ended."""
-        return self._as_error(self.reason or "closed")
-
-    @staticmethod
-    def _as_error(reason: str) -> TheaterError:
-        kind, _, detail = reason.partition(": ")
-        return errors.by_kind.get(kind, Closed)(detail)
 
     def receive(self, handle: Any, size: int, timeout: float | None, into: Any = None) -> Any:
         """See :meth:`theater_tcp.tcp.ConnectionHandle.receive`: the bytes if they are there, else a future.
@@ -203,7 +110,8 @@ class Stream(SecureTransport):
         watched = self.dry and self.interest == READ and self.tls is None and self.state.phase is OPEN
         if watched:
             watched = not (self._leftover or self._input or self.eof or self.fin_seen or self.reason)
-        if not watched:
+        late = not watched and not self._answers_at_once()
+        if not (watched or late):
             try:
                 data = self._take(size)
             except TheaterError:
@@ -218,9 +126,29 @@ class Stream(SecureTransport):
         self._receiver = (future, size, timeout)
         if timeout is not None:
             self.network.receive_deadlines.set(self, timeout)
-        if not watched:
+        if late:
+            self.network.loop.call_soon(self._serve_late)
+        elif not watched:
             self.update_interest()
         return future
+
+    def _answers_at_once(self) -> bool:
+        """Whether a ``receive`` may look for data now, and not after others have had their turn.
+
+        Who awaits what is there already goes on at once. Without a bound, a peer that sends as fast as its chunks are
+        taken would have the loop for itself.
+        """
+        now = self.network.loop.now
+        if self._answered_at is not now:
+            self._answered_at, self._answers = now, 0
+        self._answers += 1
+        return self._answers <= AT_ONCE
+
+    def _serve_late(self) -> None:
+        """The next turn has come for a ``receive`` that was to wait for it."""
+        if self._receiver is not None:
+            self._serve_receiver()
+            self.update_interest()
 
     def _serve_receiver(self) -> None:
         assert self._receiver is not None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import gc
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pykka
 import pytest
 
-from tests.peers import TIMEOUT, eventually, receive_exactly, unread_in_kernel
+from tests.peers import TIMEOUT, eventually, receive_exactly, settled_unread_in_kernel, unread_in_kernel
 from tests.support import Echo, Stage, settled
 from theater_tcp import BlockingCall, TcpActor
+from theater_tcp.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,3 +130,45 @@ def test_contract_G5_two_local_actors_that_talk_to_each_other_do_not_deadlock(st
         return rounds
 
     assert client.act(talk) == rounds
+
+
+@pytest.mark.parametrize(("framing", "size"), [("raw", 2), ("line", 100), ("line", 1)])
+def test_contract_G5_who_receives_what_is_there_already_does_not_have_the_loop_for_itself(
+    stage: Stage, framing: str, size: int
+) -> None:
+    chunks = 2000
+    received_in_turn: list[float] = []
+
+    async def receive_all(actor: Any, connection: Any) -> None:
+        connection.activate()
+        while await connection.receive(size):
+            received_in_turn.append(actor.theater.loop.now)
+
+    server = stage.owner(handle_connection=receive_all)
+    peer = stage.dial(server.listen(framing=framing).address)
+    peer.sendall(b"x\n" * chunks)
+    peer.shutdown(socket.SHUT_WR)
+    eventually(lambda: len(received_in_turn) >= chunks)
+    assert max(collections.Counter(received_in_turn).values()) < 20
+
+
+def test_contract_G5_a_receive_that_is_put_off_keeps_its_promises(stage: Stage) -> None:
+    owner = stage.owner()
+    connection, peer = owner.meet(mode="passive")
+
+    async def receive(_actor: Any) -> list[bytes]:
+        for _ in range(16):
+            assert await connection.receive(1) == b"x"
+        late = connection.receive(1)
+        assert not late.done
+        with pytest.raises(Busy):
+            connection.receive(1)
+        assert await late == b"x"
+        for _ in range(100):
+            assert await connection.receive(1) == b"x"
+        return [await connection.receive(1) for _ in range(100)]  # the end, again and again
+
+    peer.sendall(b"x" * 117)
+    eventually(lambda: settled_unread_in_kernel(peer) == 117)
+    peer.shutdown(socket.SHUT_WR)
+    assert owner.act(receive) == [b""] * 100
