@@ -21,7 +21,7 @@ from tests.in_time import TIMEOUT
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
 from theater_tcp import Theater
 from theater_tcp.actor import LoopActor, hosting
-from theater_tcp.errors import BlockingCall
+from theater_tcp.errors import BlockingCall, InvalidArgument
 from theater_tcp.future import Future
 from theater_tcp.mailbox import TURN
 from theater_tcp.pykka_internals import Envelope, install
@@ -601,6 +601,18 @@ def test_a_timer_that_fails_ends_its_actor_as_any_message_that_was_told(
     assert diary[1][:2] == ("failure", ValueError)
     assert not ref.is_alive()
     assert "no number" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda actor, delay: actor.sleep(delay), lambda actor, delay: actor.call_later(delay, int)]
+)
+def test_a_timer_at_no_time_is_refused_where_it_is_asked_for(loop: SteppedLoop, wait: Any) -> None:
+    ref = Diary.start([])
+    answer = ask(ref, lambda actor: wait(actor, float("nan")))
+    loop.settle()
+    with pytest.raises(InvalidArgument):
+        answer.get()
+    assert ref.is_alive()
 
 
 def test_sleep_lets_time_pass_for_one_actor_alone(loop: SteppedLoop) -> None:

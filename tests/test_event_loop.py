@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from tests.in_time import TIMEOUT, in_time
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
-from theater_tcp.errors import ShutDown
-from theater_tcp.event_loop import MAX_EVENTS, Deadlines, EventLoop, running_loop
+from theater_tcp.errors import InvalidArgument, ShutDown
+from theater_tcp.event_loop import MAX_EVENTS, MAX_SLEEP, Deadlines, EventLoop, running_loop
 from theater_tcp.future import Future
 from theater_tcp.poller import READ, WRITE, SelectorsPoller, best_poller
 
@@ -400,6 +400,45 @@ def test_a_timer_that_sets_itself_anew_without_delay_does_not_keep_the_loop(loop
     assert done == ["timer", "scheduled"]
     loop.turn()
     assert done == ["timer", "scheduled", "timer"]
+
+
+@pytest.mark.parametrize("seconds", [3e6, 1e300])
+def test_the_loop_sleeps_no_longer_than_the_system_can_for_a_timer_far_ahead(
+    loop: SteppedLoop, poller: ScriptedPoller, seconds: float
+) -> None:
+    """epoll counts milliseconds in 31 bits: 24.8 days."""
+    done: list[str] = []
+    loop.call_later(seconds, partial(done.append, "far ahead"))
+    loop.run_once()
+    assert poller.asked == [(MAX_SLEEP, MAX_EVENTS)]
+    assert done == []
+    loop.turn(seconds)
+    assert done == ["far ahead"]
+
+
+@pytest.mark.parametrize("poller", [best_poller, SelectorsPoller])
+def test_every_poller_can_sleep_for_as_long_as_the_loop_asks(poller: Callable[[], Any]) -> None:
+    with SteppedLoop(poller()) as loop:
+        loop.call_later(1e300, lambda: None)
+        loop.wake()
+        loop.run_once()
+
+
+def test_a_timer_without_an_end_never_runs_and_a_delay_below_zero_is_none(loop: SteppedLoop) -> None:
+    done: list[str] = []
+    loop.call_later(float("inf"), partial(done.append, "never"))
+    loop.call_later(-5, partial(done.append, "at once"))
+    loop.turn()
+    loop.turn(1e300)
+    assert done == ["at once"]
+
+
+@pytest.mark.parametrize("delay", [float("nan"), "3", None, 3j, 10**400], ids=type)
+def test_a_delay_that_is_no_number_of_seconds_is_refused_at_once(loop: SteppedLoop, delay: Any) -> None:
+    with pytest.raises(InvalidArgument, match="number of seconds"):
+        loop.call_later(delay, lambda: None)
+    assert loop.next_due == float("inf")
+    loop.turn()
 
 
 # -- deadlines -----------------------------------------------------------------------------------------------------

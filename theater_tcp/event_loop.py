@@ -17,7 +17,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
+import reprlib
 import select
 import socket
 import threading
@@ -26,7 +28,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from theater_tcp.errors import ShutDown
+from theater_tcp.errors import InvalidArgument, ShutDown
 from theater_tcp.poller import READ, Poller, best_poller
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ logger = logging.getLogger("theater_tcp.event_loop")
 
 MAX_EVENTS = 1024
 """Descriptors taken from the kernel in one turn: bounds the time until timers and scheduled calls get theirs."""
+
+MAX_SLEEP = 24 * 3600.0
+"""Seconds that the loop sleeps at most: epoll can't for more than 24 days, and to wake early does no harm."""
 
 FOREVER = float("inf")
 
@@ -218,8 +223,19 @@ class EventLoop:
     # -- timers ---------------------------------------------------------------------------------------------------
 
     def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
-        """Run ``call()`` on the loop's thread after ``delay`` seconds. To be asked on that thread."""
-        timer = Timer(self._clock() + delay, call)
+        """Run ``call()`` on the loop's thread after ``delay`` seconds. To be asked on that thread.
+
+        Raises:
+            InvalidArgument: the delay is not a number.
+        """
+        try:
+            due = self._clock() + delay
+            no_time = math.isnan(due)
+        except (TypeError, OverflowError):
+            no_time = True
+        if no_time:
+            raise InvalidArgument(f"a delay is a number of seconds, not {reprlib.repr(delay)}")
+        timer = Timer(due, call)
         heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
         self.remind(timer.due)
         return timer
@@ -274,7 +290,7 @@ class EventLoop:
             elif self._next_due == FOREVER:
                 timeout = -1
             else:
-                timeout = max(self._next_due - self._clock(), 0.0)
+                timeout = min(max(self._next_due - self._clock(), 0.0), MAX_SLEEP)
         events = self._poll(timeout, MAX_EVENTS)
         self.sleeping = False
         self.now = now = self._clock()
