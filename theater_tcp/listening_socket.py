@@ -50,7 +50,7 @@ def open_listening_socket(address: Address, options: Options, listen_options: Li
     if isinstance(address, UnixPath):
         return _listen_unix(address, listen_options)
     family, sockaddr = _bind_address(address)
-    sock = socket.SocketType(family, socket.SOCK_STREAM)
+    sock = _new_socket(family, address)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listen_options.reuse_port:
@@ -67,6 +67,13 @@ def open_listening_socket(address: Address, options: Options, listen_options: Li
     return sock
 
 
+def _new_socket(family: int, address: Address) -> socket.SocketType:
+    try:
+        return socket.SocketType(family, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor, or a family that the system does not have
+        raise from_os_error(error, str(address)) from None
+
+
 def _bind_address(address: HostPort) -> tuple[int, Any]:
     if address.host == "":
         if socket.has_dualstack_ipv6():
@@ -80,7 +87,7 @@ def _bind_address(address: HostPort) -> tuple[int, Any]:
 
 
 def _listen_unix(address: UnixPath, listen_options: ListenOptions) -> socket.SocketType:
-    sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _new_socket(socket.AF_UNIX, address)
     try:
         try:
             sock.bind(address.sockaddr())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -11,7 +12,7 @@ import pytest
 
 from tests.peers import dial, receive_exactly
 from tests.support import Stage
-from theater_tcp.errors import AddressInUse, InvalidArgument, IoFailed
+from theater_tcp.errors import AddressInUse, InvalidArgument, IoFailed, LimitReached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,24 @@ def test_contract_02_a_wrong_address_is_invalid_and_leaves_nothing(stage: Stage,
         owner.listen("127.0.0.1:0", backlog=0)
     assert stage.theater.listeners() == []
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_contract_02_a_listen_for_which_there_is_no_descriptor_is_limit(
+    stage: Stage, kind: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = stage.owner(kind)
+    address = f"unix:{tmp_path}/socket" if family == "unix" else "127.0.0.1:0"
+
+    def exhausted(*_args: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "SocketType", exhausted)
+        with pytest.raises(LimitReached, match=f"^limit: {address}: too many open files$"):
+            owner.listen(address)
+    assert stage.theater.listeners() == []
+    owner.listen(address)
 
 
 def test_contract_02_a_unix_sockets_file_goes_with_its_listener(stage: Stage, kind: str, tmp_path: Path) -> None:
