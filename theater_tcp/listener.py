@@ -144,7 +144,7 @@ class Listener(LoopActor):
             full = self._full()
             if full and not self._may_refuse():
                 return
-            if not self._accept_one(full):
+            if not self._accept_one(full) or self.fd < 0:  # the callback may have closed this listener
                 return
 
     def _accept_one(self, refuse: bool) -> bool:

@@ -97,6 +97,18 @@ def test_contract_03_a_waiting_accept_gets_the_connection_before_handle_connecti
         assert owner.call(handle.receive, 100) == b"hello"
 
 
+def test_contract_03_an_owner_may_close_its_listener_in_handle_connection(stage: Stage, kind: str) -> None:
+    """The stage fails where an error is logged: the listener went on to accept from the socket that it had closed."""
+    owner = stage.owner(kind, handle_connection=lambda _actor, _connection: listener.close())
+    listener = owner.listen()
+    peer = stage.dial(listener.address)
+    connection = owner.expect("handle_connection").connection
+    owner.call(connection.activate)
+    owner.call(connection.send, b"the last one")
+    assert receive_exactly(peer, 12) == b"the last one"
+    assert stage.theater.listeners() == []
+
+
 def test_contract_03_an_owner_without_handle_connection_leaves_its_peers_in_the_backlog_without_a_busy_loop(
     poller: CountingPoller, kind: str
 ) -> None:
