@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,21 @@ def test_a_coroutine_s_value_comes_in_a_future(companion: CompanionLoop) -> None
 def test_a_coroutine_s_failure_comes_in_a_future(companion: CompanionLoop) -> None:
     with pytest.raises(ValueError, match="wrong"):
         companion.run(fail()).get(timeout=TIMEOUT)
+
+
+def test_a_coroutine_that_was_cancelled_from_within_has_failed_and_is_no_end_of_the_runtime(
+    companion: CompanionLoop,
+) -> None:
+    async def wait_for_the_cancelled() -> None:
+        task = asyncio.ensure_future(asyncio.sleep(1000))
+        task.cancel()
+        await task
+
+    outcome = companion.run(wait_for_the_cancelled())
+    with pytest.raises(concurrent.futures.CancelledError, match="cancelled") as caught:
+        outcome.get(timeout=TIMEOUT)
+    assert isinstance(caught.value, Exception)  # asyncio's own is none, and would stop all actors
+    assert companion.run(double(21)).get(timeout=TIMEOUT) == 42
 
 
 def test_coroutines_run_side_by_side_on_one_loop_and_one_thread(companion: CompanionLoop) -> None:

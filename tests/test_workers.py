@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import threading
 import weakref
 from queue import SimpleQueue
@@ -55,6 +57,19 @@ def test_a_job_s_failure_comes_in_the_future_and_the_thread_goes_on(workers: Wor
         submit(workers, fail).get(timeout=TIMEOUT)
     assert raised.value is error
     assert [submit(workers, int, "1").get(timeout=TIMEOUT) for _ in range(10)] == [1] * 10
+
+
+def test_a_cancellation_that_comes_out_of_a_job_is_an_ordinary_failure(workers: Workers) -> None:
+    """As of a job that runs asyncio inside. As asyncio has it, it is no ``Exception``, and would stop all actors."""
+
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(concurrent.futures.CancelledError, match="cancelled") as caught:
+        submit(workers, cancelled).get(timeout=TIMEOUT)
+    assert isinstance(caught.value, Exception)
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert submit(workers, int, "42").get(timeout=TIMEOUT) == 42
 
 
 def test_a_job_runs_on_a_daemon_thread_of_its_own_kind(workers: Workers) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import ShutDown
@@ -56,8 +57,11 @@ class CompanionLoop:
         def settle(done: concurrent.futures.Future[Any]) -> None:
             if outcome.done:
                 return  # given up by close()
-            if done.cancelled():
+            if done.cancelled() and self._closed:
                 outcome.set_exception_value(ShutDown("the asyncio loop has ended"))
+                return
+            if done.cancelled():  # by itself: a failure as any other, and an Exception, which asyncio's own is not
+                outcome.set_exception_value(CancelledError("the coroutine was cancelled"))
                 return
             error = done.exception()
             if error is not None:

@@ -6,6 +6,8 @@ locks: 50 to 90 µs a job. Here a job is a tuple in a queue written in C.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,11 @@ class Workers:
             call, args, outcome = job
             try:
                 value = call(*args)
+            except asyncio.CancelledError as error:  # no Exception: it would stop all actors, as SystemExit does
+                failure = concurrent.futures.CancelledError("the call was cancelled")
+                failure.__cause__ = error
+                outcome.set_exception_value(failure)
+                del failure
             except BaseException as error:
                 outcome.set_exception_value(error)
             else:
