@@ -29,6 +29,7 @@ from theater_tcp.errors import (
     Denied,
     InvalidArgument,
     IoFailed,
+    LimitReached,
     Refused,
     ShutDown,
     TheaterError,
@@ -85,7 +86,7 @@ class FakeSocket:
     """A socket whose connect goes as the network's script says."""
 
     def __init__(self, network: FakeNetwork, family: int, kind: int) -> None:
-        assert kind == socket.SOCK_STREAM
+        self.kind = kind
         if family in network.missing_families:
             raise OSError(errno.EAFNOSUPPORT, "no such family")
         self.network = network
@@ -102,6 +103,9 @@ class FakeSocket:
         self.blocking = flag
 
     def connect_ex(self, target: Any) -> int:
+        if self.kind == socket.SOCK_DGRAM:  # the system chooses a local address, and nothing is sent
+            return errno.EADDRNOTAVAIL if self.family in self.network.families_without_address else 0
+        assert self.kind == socket.SOCK_STREAM
         assert not self.blocking
         self.target = target
         self.network.attempts.append((self.family, target))
@@ -137,6 +141,7 @@ class FakeNetwork:
         self.answers: dict[Any, int] = {}
         """What ``connect`` answers at once; by default it is under way."""
         self.missing_families: set[int] = set()
+        self.families_without_address: set[int] = set()
 
     def socket_to(self, target: Any) -> FakeSocket:
         (found,) = [s for s in self.sockets if (s.family, s.target) == target and not s.closed]
@@ -289,6 +294,29 @@ def test_an_attempt_that_fails_on_the_spot_is_passed_over(
     assert network.attempts == [v6(1), v4(1), v6(2)]
     with pytest.raises(error):
         future.get(timeout=0)
+
+
+@pytest.mark.parametrize("target", [v4(1), v6(1)])
+def test_contract_01_without_a_free_local_port_a_connect_is_limit(
+    names: Names, network: FakeNetwork, target: tuple[int, Any]
+) -> None:
+    network.answers = {target: errno.EADDRNOTAVAIL}
+    future = names.race(target)
+    with pytest.raises(LimitReached, match=r"^limit: mail\.example\.org:25: no local port is free$"):
+        future.get(timeout=0)
+    assert network.open_sockets == []
+
+
+def test_contract_01_without_an_address_of_the_family_the_peer_s_is_unreachable(
+    names: Names, network: FakeNetwork
+) -> None:
+    """As where IPv6 is switched off: the system says the same as without a free port."""
+    network.answers = {v6(1): errno.EADDRNOTAVAIL}
+    network.families_without_address = {V6}
+    future = names.race(v6(1))
+    with pytest.raises(Unreachable):
+        future.get(timeout=0)
+    assert network.open_sockets == []
 
 
 def test_an_attempt_that_succeeds_on_the_spot_wins(names: Names, network: FakeNetwork) -> None:

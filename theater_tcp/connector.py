@@ -15,7 +15,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.address import Address, HostPort, UnixPath
-from theater_tcp.errors import Denied, ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
+from theater_tcp.errors import Denied, LimitReached, ShutDown, TheaterError, TimedOut, Unreachable, from_os_error
 from theater_tcp.future import Future
 from theater_tcp.poller import WRITE
 from theater_tcp.workers import Workers
@@ -51,6 +51,21 @@ def interleave(targets: list[Target]) -> list[Target]:
     first = [target for target in targets if target[0] == targets[0][0]]
     others = [target for target in targets if target[0] != targets[0][0]]
     return [target for target in chain.from_iterable(zip_longest(first, others)) if target is not None]
+
+
+def _has_local_address(family: int, sockaddr: Any) -> bool:
+    """Whether this host has an address to come from; without one where IPv6 is switched off, for example.
+
+    A datagram socket gets its address as a stream's does, and a port of its own; connecting it sends nothing.
+    """
+    try:
+        probe = socket.SocketType(family, socket.SOCK_DGRAM)
+    except OSError:
+        return True  # no descriptor: something is exhausted in any case
+    try:
+        return probe.connect_ex(sockaddr) != errno.EADDRNOTAVAIL
+    finally:
+        probe.close()
 
 
 class Connector:
@@ -202,7 +217,7 @@ class Race:
                 return
             if code not in IN_PROGRESS:
                 sock.close()
-                self._last_error = from_os_error(OSError(code, os.strerror(code)), self._name)
+                self._last_error = self._error_for(code, family, sockaddr)
                 continue
             fd = sock.fileno()
             self._running[fd] = sock
@@ -229,6 +244,14 @@ class Race:
         sock.close()
         self._last_error = from_os_error(OSError(code, os.strerror(code)), self._name)
         self._start_next()
+
+    def _error_for(self, code: int, family: int, sockaddr: Any) -> TheaterError:
+        """What an attempt failed with on the spot. The one number for two things is told apart."""
+        if code != errno.EADDRNOTAVAIL:
+            return from_os_error(OSError(code, os.strerror(code)), self._name)
+        if _has_local_address(family, sockaddr):
+            return LimitReached(f"{self._name}: no local port is free")
+        return Unreachable(self._name)
 
     def _win(self, sock: socket.SocketType) -> None:
         self._end()
