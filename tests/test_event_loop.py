@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.in_time import TIMEOUT, in_time
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
 from theater_tcp.errors import InvalidArgument, ShutDown
-from theater_tcp.event_loop import MAX_EVENTS, MAX_SLEEP, Deadlines, EventLoop, running_loop
+from theater_tcp.event_loop import MANY, MAX_EVENTS, MAX_SLEEP, Deadlines, EventLoop, running_loop
 from theater_tcp.future import Future
 from theater_tcp.poller import READ, WRITE, SelectorsPoller, best_poller
 
@@ -519,6 +519,51 @@ def test_the_loop_wakes_for_a_deadline(loop: SteppedLoop, poller: ScriptedPoller
     Deadlines(loop, expired.append).set("a", 4.0)
     loop.run_once()
     assert poller.asked == [(4.0, MAX_EVENTS)]
+
+
+def test_durations_that_never_come_again_leave_nothing_behind(loop: SteppedLoop) -> None:
+    """As of ``receive(timeout=...)`` with what is left of a greater time."""
+    expired: list[str] = []
+    deadlines = Deadlines(loop, expired.append)
+    deadlines.set("kept", 3600.0)
+    for left in range(10 * MANY):
+        deadlines.set("passing", 1000.0 - left / 100)
+        deadlines.clear("passing", 1000.0 - left / 100)
+    assert deadlines.durations <= MANY + 1
+    loop.turn(3600.0)
+    assert expired == ["kept"]
+    assert deadlines.durations == 0
+
+
+def test_deadlines_of_many_durations_are_all_kept(loop: SteppedLoop) -> None:
+    expired: list[int] = []
+    deadlines = Deadlines(loop, expired.append)
+    for number in range(4 * MANY):
+        deadlines.set(number, 1.0 + number)
+    assert deadlines.durations == 4 * MANY
+    loop.turn(4 * MANY)
+    assert expired == list(range(4 * MANY))
+
+
+def test_a_deadline_that_is_set_anew_while_it_expires_is_kept_though_many_others_are_set_with_it(
+    loop: SteppedLoop,
+) -> None:
+    """What is empty is swept between the end of the first and the start of the second, of the same duration."""
+    expired: list[str] = []
+
+    def on_expired(key: str) -> None:
+        expired.append(key)
+        if key == "again" and expired.count(key) < 3:
+            for number in range(4 * MANY):
+                deadlines.set("passing", 10.0 + number)
+                deadlines.clear("passing", 10.0 + number)
+            deadlines.set("again", 5.0)
+
+    deadlines = Deadlines(loop, on_expired)
+    deadlines.set("again", 5.0)
+    for _ in range(4):
+        loop.turn(5.0)
+    assert expired == ["again"] * 3
 
 
 MOVES = st.one_of(

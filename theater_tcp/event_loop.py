@@ -44,6 +44,9 @@ MAX_EVENTS = 1024
 MAX_SLEEP = 24 * 3600.0
 """Seconds that the loop sleeps at most: epoll can't for more than 24 days, and to wake early does no harm."""
 
+MANY = 64
+"""What is over and done with is looked for among more than so many; among fewer it does no harm."""
+
 FOREVER = float("inf")
 
 K = TypeVar("K", bound="Hashable")
@@ -87,19 +90,27 @@ class Deadlines(Generic[K]):
         expired: called with the key on the loop's thread when its time is over; the key is forgotten before.
     """
 
-    __slots__ = ("_by_duration", "_expired", "_loop")
+    __slots__ = ("_by_duration", "_expired", "_loop", "_room")
 
     def __init__(self, loop: EventLoop, expired: Callable[[K], object]) -> None:
         self._loop = loop
         self._expired = expired
         self._by_duration: dict[float, dict[K, float]] = {}
+        self._room = MANY
         loop.add_deadlines(self)
+
+    @property
+    def durations(self) -> int:
+        """How many durations are kept, those included for which nobody waits any more."""
+        return len(self._by_duration)
 
     def set(self, key: K, duration: float) -> None:
         """Let ``key`` end ``duration`` seconds from now; a second call moves the end."""
         due = self._loop.now + duration
         entries = self._by_duration.get(duration)
         if entries is None:
+            if len(self._by_duration) >= self._room:  # durations that never come again, as what is left of another
+                self._forget_empty()
             entries = self._by_duration[duration] = {}
         else:
             entries.pop(key, None)
@@ -115,7 +126,7 @@ class Deadlines(Generic[K]):
     def run_expired(self, now: float) -> float:
         """Expire what is due and return when the next one is (infinity: none)."""
         following = FOREVER
-        for duration, entries in list(self._by_duration.items()):
+        for entries in list(self._by_duration.values()):
             while entries:
                 key = next(iter(entries))
                 if entries[key] > now:
@@ -126,9 +137,13 @@ class Deadlines(Generic[K]):
                     self._expired(key)
                 except Exception:
                     logger.exception("a deadline's handler failed")
-            else:
-                self._by_duration.pop(duration, None)
+        self._forget_empty()
         return following
+
+    def _forget_empty(self) -> None:
+        """Forget durations that nobody waits for; not each at once, since the usual ones come again and again."""
+        self._by_duration = {duration: entries for duration, entries in self._by_duration.items() if entries}
+        self._room = max(2 * len(self._by_duration), MANY)
 
 
 class EventLoop:
