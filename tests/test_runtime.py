@@ -851,6 +851,25 @@ def test_a_listener_can_be_opened_for_another_on_the_loop(theater: Theater) -> N
     assert info in theater.listeners()
 
 
+def test_a_listener_that_closes_while_the_listeners_are_told_is_left_out(theater: Theater) -> None:
+    """Any thread may ask for them, and the loop doesn't wait for it."""
+    info, closing = (theater.listen_for(theater.spawn(Echo), "127.0.0.1:0") for _ in range(2))
+    (closer,) = [ref for ref in ActorRegistry.get_all() if ref.actor_urn == closing.id]
+
+    class Table(dict[str, Any]):
+        def values(self) -> Any:
+            found = list(super().values())
+            if closer.is_alive():
+                closer.stop(timeout=TIMEOUT)
+            return found
+
+    theater.network.listeners = Table(theater.network.listeners)
+    listeners = theater.listeners()
+    assert info in listeners
+    assert closing not in listeners
+    assert len(listeners) == 3
+
+
 def test_a_listener_is_for_actors_that_can_own_it(theater: Theater) -> None:
     ended = theater.spawn(Echo)
     ended.stop(timeout=TIMEOUT)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from theater_tcp.guest.guest_actor import GuestProgram
     from theater_tcp.guest.guests import Guests
+    from theater_tcp.ownership import Owner
 
 __all__ = ["ListenerInfo", "Theater"]
 
@@ -194,9 +195,7 @@ class Theater:
         here = running_loop()
         _check_class(actor_class)
         if here is not None and (here is not self.loop or not issubclass(actor_class, LoopActor)):
-            raise BlockingCall(
-                f"spawn() would wait for {_named(actor_class)}: use `await spawn_async(...)` on the loop"
-            )
+            raise BlockingCall(f"spawn() waits for {actor_class.__name__}: use `await spawn_async(...)` on the loop")
         actor = self._construct(actor_class, args, kwargs)
         started = self._start(actor)
         if here is not None and not started.done:
@@ -336,7 +335,8 @@ class Theater:
 
     def listeners(self) -> list[ListenerInfo]:
         """The open listeners."""
-        return [_info(listener) for listener in list(self.network.listeners.values())]
+        listeners = list(self.network.listeners.values())  # whose owners the loop may take away from now on
+        return [_info(listener, owner) for listener in listeners if (owner := listener.owner) is not None]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -416,7 +416,7 @@ class Theater:
     def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
         owner = self.ownership.resolve(actor_ref)
         handles: Any = ListenerHandle if owner.loop_actor is not None else BlockingListenerHandle
-        return _info(open_listener(self.network, owner, address, options, handles, granted=True))
+        return _info(open_listener(self.network, owner, address, options, handles, granted=True), owner)
 
     def _refuse_on_loop(self, what: str) -> None:
         if running_loop() is not None:
@@ -435,9 +435,8 @@ class Theater:
             return [ref for ref in pykka_internals.registry() if ref in own or loop_of(ref) is self.loop]
 
 
-def _info(listener: Any) -> ListenerInfo:
-    actor = listener.owner.actor
-    return ListenerInfo(listener.actor_urn, listener.address, type(actor).__name__, actor.actor_urn)
+def _info(listener: Any, owner: Owner) -> ListenerInfo:
+    return ListenerInfo(listener.actor_urn, listener.address, type(owner.actor).__name__, owner.actor.actor_urn)
 
 
 def _check_class(actor_class: object) -> None:
