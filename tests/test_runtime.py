@@ -32,6 +32,7 @@ from theater_tcp.errors import (
     ShutDown,
 )
 from theater_tcp.event_loop import running_loop
+from theater_tcp.ownership import CALLBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -615,6 +616,20 @@ def test_an_actor_knows_its_theater(theater: Theater) -> None:
 
     assert theater.spawn(Knowing).ask(None, timeout=TIMEOUT) is theater
     assert theater.spawn(KnowingThread).ask(None, timeout=TIMEOUT) is theater
+
+
+@pytest.mark.parametrize("name", [*CALLBACKS, "on_start", "on_stop", "on_failure"])
+def test_a_class_of_actors_with_a_thread_is_refused_with_a_callback_that_is_async(name: str) -> None:
+    """Nobody would run its coroutine, and the peer would wait for an answer for ever."""
+
+    async def callback(*_args: Any) -> None: ...
+
+    with pytest.raises(TypeError, match=rf"^Waiting\.{name} is async def: .* plain def"):
+        type("Waiting", (TcpMixin, pykka.ThreadingActor), {name: callback})
+    theirs = type("Theirs", (), {name: callback})
+    with pytest.raises(TypeError, match=name):
+        type("Inheriting", (theirs, TcpMixin, pykka.ThreadingActor), {})
+    type("OnTheLoop", (TcpActor,), {name: callback})
 
 
 def test_an_actor_that_has_ended_is_kept_by_nobody(theater: Theater, kind: type[Diary]) -> None:

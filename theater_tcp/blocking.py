@@ -8,6 +8,7 @@ when the runtime has ended.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from theater_tcp.actor import hosting
 from theater_tcp.errors import ShutDown
 from theater_tcp.future import Future, refuse_to_block
 from theater_tcp.opening import open_connection, open_listener
+from theater_tcp.ownership import CALLBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,6 +248,13 @@ class TcpMixin(pykka.Actor):
         self._theater: Theater = theater
         self._theater_owner = theater.ownership.enrol(self, BlockingConnectionHandle, None)
         self._theater_tcp = BlockingTcp(theater.network, self._theater_owner)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a callback that is ``async def``: nobody would run its coroutine."""
+        super().__init_subclass__(**kwargs)
+        for name in (*CALLBACKS, "on_start", "on_stop", "on_failure"):
+            if inspect.iscoroutinefunction(getattr(cls, name, None)):
+                raise TypeError(f"{cls.__name__}.{name} is async def: an actor with a thread of its own has plain def")
 
     @property
     def tcp(self) -> BlockingTcp:
