@@ -111,6 +111,8 @@ class Connection(UpgradableStream):
         if not target.tell(turn):  # before anything changes
             raise NoSuchActor(str(target))
         was_pending = self.state.phase is PENDING
+        if self._announcement is not None and self.listener is not None:
+            self.listener.heard_of(self)
         owner, self.owner = self.owner, target
         owner.connections.pop(self, None)  # type: ignore[union-attr]
         target.connections[self] = None
@@ -213,8 +215,6 @@ class Connection(UpgradableStream):
                 reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
             self.release_socket()
         if self._close_told or self.hidden or self._announcement is not None:  # it was told, or never heard of this one
-            if self.listener is not None:
-                self.listener.heard_of(self)
             self._leave_owner()
             self._end_if_done()
         else:
@@ -277,6 +277,8 @@ class Connection(UpgradableStream):
             owner.connections.pop(self, None)
             if owner.max_connections is not None:
                 owner.lost_connection()
+        if self.listener is not None and (self._announcement is not None or self.hidden):
+            self.listener.heard_of(self)
         self.owner = self.handle = self._turn = self._announcement = None
         self._tls_news = False
         self.direct = self.sends_directly = False

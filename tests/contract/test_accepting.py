@@ -11,6 +11,7 @@ from tests.peers import TIMEOUT, cut, dial, eventually, receive_exactly, receive
 from tests.support import Stage, outcome_of
 from theater_tcp import Options, Settings
 from theater_tcp.errors import Closed
+from theater_tcp.listener import MAX_UNHEARD
 from theater_tcp.poller import Poller, best_poller
 
 if TYPE_CHECKING:
@@ -152,6 +153,41 @@ def test_contract_03_an_owner_that_is_busy_is_not_flooded(stage: Stage, kind: st
     for _ in peers:
         owner.expect("handle_connection")
     owner.hears_nothing()
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "transfer"])
+def test_contract_03_connections_that_their_owner_has_not_heard_of_and_lets_go_leave_room_for_others(
+    stage: Stage, end: str
+) -> None:
+    began, go_on, handed_over = threading.Event(), threading.Event(), threading.Event()
+
+    async def be_busy(actor: Any) -> None:
+        began.set()
+        await actor.to_thread(handed_over.wait, TIMEOUT)
+
+    async def let_go(actor: Any) -> int:
+        await actor.to_thread(go_on.wait, TIMEOUT)
+        unheard = actor.connections
+        for connection in unheard:
+            getattr(connection, end)(*([target.ref] if end == "transfer" else []))
+        return len(unheard)
+
+    owner, target = stage.owner("loop"), stage.owner("loop")
+    listener = owner.listen()
+    target.ref.tell(be_busy)
+    assert began.wait(TIMEOUT)
+    target.ref.stop(block=False)  # it ends without having heard of what it is handed meanwhile
+    letting_go = owner.ref.ask(let_go, block=False)
+    for _ in range(MAX_UNHEARD):
+        stage.dial(listener.address)
+    eventually(lambda: stage.theater.metrics().accepted == MAX_UNHEARD)
+    go_on.set()
+    assert outcome_of(letting_go) == MAX_UNHEARD
+    stage.dial(listener.address)
+    owner.expect("handle_connection")
+    handed_over.set()
+    owner.hears_nothing()
+    eventually(lambda: stage.theater.metrics().connections == 1)
 
 
 def test_contract_04_accept_blocks_its_caller_alone(stage: Stage, kind: str) -> None:
