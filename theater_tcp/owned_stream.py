@@ -237,9 +237,8 @@ class OwnedStream(Stream):
                 self._run_burst(actor, owner)
                 return
         if readable or self._has_news():
-            turn = Turn(self)
-            if owner.tell(turn):  # else its life is over, and owner_ended() is on its way
-                self._turn = turn
+            self._turn = turn = Turn(self)
+            owner.tell(turn)  # in vain when its life is over; on its way all the same, so that nobody reads for it
 
     def take_turn(self, turn: Turn, actor: LoopActor) -> Coroutine[Any, Any, None] | None:
         """The owner on the loop handles a turn out of its mailbox; a coroutine is to be awaited by it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import tracemalloc
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -19,9 +21,10 @@ from tests.peers import (
     stuff,
     unread_in_kernel,
 )
-from tests.support import Stage, outcome_of, settled
+from tests.support import Stage, outcome_of, result_of, settled
 from theater_tcp import TcpActor, TcpMixin
 from theater_tcp.errors import NotFound, TheaterError, TimedOut
+from theater_tcp.poller import Poller, best_poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +133,51 @@ def test_contract_G2_memory_stays_bounded_while_a_hundred_peers_flood_a_slow_own
     finally:
         tracemalloc.stop()
         gate.open()
+
+
+class ReportingPoller:
+    """The system's poller; counts how often it reported each descriptor."""
+
+    def __init__(self) -> None:
+        self._poller: Poller = best_poller()
+        self.reports: Counter[int] = Counter()
+        self.register = self._poller.register
+        self.modify = self._poller.modify
+        self.unregister = self._poller.unregister
+        self.close = self._poller.close
+
+    def poll(self, timeout: float = -1, maxevents: int = -1) -> list[tuple[int, int]]:
+        events = self._poller.poll(timeout, maxevents)
+        self.reports.update(fd for fd, _ in events)
+        return events
+
+
+@pytest.mark.parametrize("mode", ["active", "once", 5])
+def test_contract_G2_data_for_an_owner_in_its_on_stop_stays_in_the_kernel_and_keeps_nobody_busy(
+    monkeypatch: pytest.MonkeyPatch, kind: str, mode: str | int
+) -> None:
+    gate, poller = Gate(), ReportingPoller()
+    monkeypatch.setattr("theater_tcp.event_loop.best_poller", lambda: poller)
+
+    def stay_a_while(actor: Any) -> None:
+        actor.on_stop = lambda: gate.wait(actor) if isinstance(actor, TcpActor) else result_of(gate.wait(actor))
+
+    with Stage() as stage:
+        owner = stage.owner(kind)
+        connection, peer = owner.meet(mode=mode)
+        owner.act(stay_a_while)
+        stopped = owner.ref.stop(block=False)
+        assert gate.reached.wait(TIMEOUT)
+        for data in (b"unheard", b""):
+            peer.sendall(data) if data else peer.shutdown(socket.SHUT_WR)
+            stage.pass_turns()
+            reported = poller.reports[connection._core.fd]
+            stage.pass_turns()
+            assert poller.reports[connection._core.fd] == reported
+        gate.open()
+        outcome_of(stopped)
+        assert receive_to_end(peer) == b""
+        assert owner.script.heard.empty()
 
 
 # -- G3 ------------------------------------------------------------------------------------------------------------
