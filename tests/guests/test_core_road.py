@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import pytest
+
 from tests.guests.guest_files import ACTORS
-from theater_tcp import Future, Theater
+from tests.guests.wat_guests import CLIENT, guest
+from theater_tcp import Future, Settings, Theater
+from theater_tcp.errors import TimedOut
 from theater_tcp.guest.stage import OUT_SIZE
+from theater_tcp.poller import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
@@ -40,4 +49,65 @@ def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
                 client.sendall(message)
                 assert client.recv(100) == message
         assert len(waited) == 3
+        assert theater.metrics().guest_traps == 0
+
+
+TWO_RECEIVES = f"""(func (export "{CLIENT}#handle-connection") (param $id i32) (param $length i32) (result i32)
+    (memory.copy (i32.const 0x1000) (local.get $id) (local.get $length))
+    (call $tcp#activate (i32.const 0x1000) (local.get $length) (i32.const 0))
+    (loop $again
+      (call $tcp#receive (i32.const 0x1000) (local.get $length) (i32.const 1) (i32.const 0x200))
+      (call $tcp#receive (i32.const 0x1000) (local.get $length) (i32.const 2) (i32.const 0x300))
+      (call $tcp#send (i32.const 0x1000) (local.get $length)
+        (i32.load (i32.const 0x304)) (i32.load (i32.const 0x308)) (i32.const 0x400))
+      (br_if $again (i32.eqz (i32.load8_u (i32.const 0x200)))))
+    (i32.const 0x100))"""
+"""Sends what the second of two receives gave. After the first, which gave all that it asked for, the host
+is asked for the second before the guest is suspended."""
+
+
+@pytest.mark.parametrize(
+    ("happens", "told"),
+    [
+        pytest.param(lambda client, _: client.sendall(b"y"), b"y", id="data"),
+        pytest.param(lambda _, core: core.interrupt_receive(TimedOut("now")), b"timeout: now", id="an-error"),
+    ],
+)
+def test_what_arrives_while_a_guest_yields_before_it_waits_is_what_its_receive_gives(
+    happens: Callable[[socket.socket, Any], None], told: bytes
+) -> None:
+    from theater_tcp.guest import wasmtime_internals as inner  # noqa: PLC0415 - after pytest's faulthandler
+    from theater_tcp.guest.calls import ARRIVES, GuestCalls  # noqa: PLC0415
+
+    receive = GuestCalls.receive
+    yields: list[str] = []
+
+    def receive_slowly(calls: GuestCalls, connection_id: str, most: int) -> Any:
+        value = receive(calls, connection_id, most)
+        if value is ARRIVES and most == 2 and road.current is not None:  # inside of the guest's call
+            yields.append(connection_id)
+            core = calls.handles[connection_id]._core
+            theater.loop.call_soon(partial(happens, client, core))  # before the guest has its turn again
+            if not told.startswith(b"timeout"):
+                theater.loop.call_soon(partial(core.on_ready, READ))
+            for _ in range(10):  # its slice is over
+                inner.increment_epoch(road.engine_address)
+            road.current.ticks = road.ticks  # and it was its own
+        return value
+
+    module = guest(
+        imports=["tcp#activate", "tcp#receive", "tcp#send"],
+        exports=TWO_RECEIVES,
+        allocate="(i32.add (i32.const 0x800) (i32.and (local.get 3) (i32.const 0x7f)))",
+    )
+    with mock.patch.object(GuestCalls, "receive", receive_slowly), Theater(Settings(drain_timeout=0)) as theater:
+        program = theater.load_guest(module)
+        road = program.road  # type: ignore[attr-defined]  # it is of the core road
+        listener = theater.listen_for(theater.spawn_guest(program), "127.0.0.1:0")
+        host, _, port = listener.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            for _ in range(3):
+                client.sendall(b"x")
+                assert client.recv(100) == told
+        assert len(yields) == 3
         assert theater.metrics().guest_traps == 0

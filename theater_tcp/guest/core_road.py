@@ -104,7 +104,6 @@ class CoreInstance(Suspendable):
         "block",
         "continuation",
         "memory",
-        "noted",
         "placing",
         "program",
         "results",
@@ -115,7 +114,6 @@ class CoreInstance(Suspendable):
         self.program = program
         self.arguments: tuple[bytes, bytes] = (b"", b"")
         self.placing: Any = None  # what the next block that the guest allocates is for
-        self.noted: Any = None  # what a call that began at once is to wait for
         self.results: Any = None  # where wasmtime takes the answer from, while the guest is suspended
         self._entered = ""
         self._entry: tuple[Any, ...] = ()
@@ -298,6 +296,7 @@ class CoreInstance(Suspendable):
         _function, values, _pointer, _begun = self._asking
         if isinstance(value, TheaterError) or not self.received(values[0], values[1], value):
             return Suspendable.arrived(self, value)
+        self.awaited = None
         _answer.pack_into(self.results, 0, I64, STAGED)
         self.block[FLAG] = 1
         return self._go_on()

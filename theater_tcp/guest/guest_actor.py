@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from theater_tcp.connection_state import OPEN
 from theater_tcp.errors import CallbackFailed, LimitReached
 from theater_tcp.future import Future
-from theater_tcp.guest.calls import GuestCalls
+from theater_tcp.guest.calls import ARRIVES, GuestCalls
 from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.tcp import ConnectionHandle, TcpActor
 
@@ -51,7 +51,7 @@ class GuestInstance(Protocol):
     """A running guest, by whichever road."""
 
     awaited: Future[Any] | None
-    """What it waits for, after ``WAITING``."""
+    """What it waits for, after ``WAITING``, and only then; :data:`ARRIVES` where ``arrived`` is to be called."""
     error: str
     """What its export returned, after ``FAILED``."""
 
@@ -65,7 +65,10 @@ class GuestInstance(Protocol):
         """Go on after ``WAITING``, when ``awaited`` is settled, or after ``YIELDED``."""
 
     def arrived(self, value: Any) -> Outcome:
-        """Go on after ``WAITING`` with no ``awaited``, with data, or how much of it is in ``arrivals``, or an error."""
+        """Go on after ``WAITING`` for :data:`ARRIVES`: data, or how much of it is in ``arrivals``, or an error."""
+
+    def arrived_early(self, value: Any) -> None:
+        """The same, data or an error, for a guest that has yielded before it came to wait; it goes on in its turn."""
 
     def discard(self) -> None:
         """Let go of it, also in the middle of a call."""
@@ -284,8 +287,8 @@ class GuestActor(TcpActor):
 
     def _guest_wait(self, outcome: Outcome) -> None:
         if outcome is Outcome.WAITING:
-            awaited = self._guest_instance.awaited  # type: ignore[union-attr]
-            if awaited is not None:
+            awaited: Any = self._guest_instance.awaited  # type: ignore[union-attr]
+            if awaited is not ARRIVES:
                 awaited.on_done(self._guest_go_on)
         elif outcome is Outcome.YIELDED:
             self.actor_inbox.loop.call_soon(self._guest_go_on)
@@ -298,17 +301,26 @@ class GuestActor(TcpActor):
         if instance is None or finished is None:
             return
         if not self._guest_program.may_enter():  # settled by another guest's call: not on top of that
-            if news.__class__ is int:
-                news = self._guest_calls.arrival.buffer[:news].tobytes()
-            self.actor_inbox.loop.call_soon(partial(self._guest_go_on, news))
+            self.actor_inbox.loop.call_soon(partial(self._guest_go_on, self._guest_copied(news)))
             return
+        awaited = instance.awaited
         try:
-            outcome = instance.resume() if news is instance.awaited else instance.arrived(news)
+            if news is awaited:
+                outcome = instance.resume()
+            elif awaited is ARRIVES:
+                outcome = instance.arrived(news)
+            else:  # it is its turn soon
+                instance.arrived_early(self._guest_copied(news))
+                return
         except BaseException as error:
             finished.set_exception_value(error)
             return
-        if outcome is not Outcome.WAITING or instance.awaited is not None:  # else the next arrival is told
+        if outcome is not Outcome.WAITING or instance.awaited is not ARRIVES:  # else the next arrival is told
             self._guest_wait(outcome)
+
+    def _guest_copied(self, news: Any) -> Any:
+        """What arrived, to be kept: data that is on the stage doesn't stay there."""
+        return self._guest_calls.arrival.buffer[:news].tobytes() if news.__class__ is int else news
 
     # -- the end --------------------------------------------------------------------------------------------------
 

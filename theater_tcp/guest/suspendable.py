@@ -51,6 +51,7 @@ class Suspendable:
         "fault",
         "gathering",
         "limits",
+        "noted",
         "road",
         "ticks",
     )
@@ -66,7 +67,10 @@ class Suspendable:
         what that gave, a future or :data:`ARRIVES`."""
         self.gathering: Any = None
         """The connection of which is gathered what the guest sends: :meth:`flush` is to be called."""
+        self.noted: Any = None
+        """What a call that has begun already is to wait for, as in :attr:`asked`, until the guest is suspended."""
         self.awaited: Future[Any] | None = None
+        """What it waits for: :data:`ARRIVES` for :meth:`arrived`; None while it is not suspended."""
         self.error = ""
         self.ticks = road.ticks
         self._asking: Any = None
@@ -95,9 +99,21 @@ class Suspendable:
         Raises:
             GuestTrap: it trapped.
         """
+        self.awaited = None
         self._used = 0.0
         self._answer(value)
         return self._go_on()
+
+    def arrived_early(self, value: Any) -> None:
+        """What a ``receive`` is to wait for has arrived, and the guest has yielded on its way to wait: there it finds
+        it."""
+        function, given, results, _begun = self.noted
+        there: Future[Any] = Future()
+        if isinstance(value, TheaterError):
+            there.set_exception_value(value)
+        else:
+            there.set(value)
+        self.noted = function, given, results, there
 
     # -- what each road does in its own way ------------------------------------------------------------------------
 
@@ -143,9 +159,8 @@ class Suspendable:
             asked = self.asked
             if asked is not None:
                 self.asked = None
-                awaited = self._ask(asked)
-                if awaited is not None:
-                    self.awaited = None if awaited is ARRIVES else awaited
+                self.awaited = self._ask(asked)
+                if self.awaited is not None:
                     return Outcome.WAITING
                 self._account(perf_counter() - began)
                 at_once -= 1

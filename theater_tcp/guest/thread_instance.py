@@ -144,12 +144,12 @@ class ThreadInstance:
         raise news
 
     def arrived(self, value: Any) -> Outcome:
-        """Go on with data or an error that came without a future.
+        """For guests that have no future for each ``receive``; those of this road have one."""
+        raise NotImplementedError
 
-        Raises:
-            GuestTrap: see :meth:`resume`.
-        """
-        return self._order((value, True))
+    def arrived_early(self, value: Any) -> None:
+        """As :meth:`arrived`."""
+        raise NotImplementedError
 
     def discard(self) -> None:
         """Let go of it, also in the middle of a call. Its thread ends soon after; any thread may ask."""
