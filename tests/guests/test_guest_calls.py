@@ -269,6 +269,8 @@ def test_set_option_takes_the_names_and_units_of_a_manifest(stage: GuestStage, r
 WRONG_OPTIONS = [
     ("", "1"),
     ("no_such_option", "1"),
+    ("self", "1"),
+    ("__class__", "1"),
     ("idle_timeout", "soon"),
     ("idle_timeout", "-1 s"),
     ("idle_timeout", "{}"),

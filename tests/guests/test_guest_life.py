@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import pykka
 import pytest
@@ -21,6 +23,7 @@ from tests.in_time import in_time
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
 from theater_tcp import Theater
 from theater_tcp.errors import CallbackFailed, InvalidArgument, TheaterError
+from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
 SERVICE = guest(
@@ -95,6 +98,11 @@ def guests() -> set[str]:
 
 def living() -> int:
     return len(guests())
+
+
+def replaced(ended: str) -> bool:
+    """Whether another guest is there in the place of the only one."""
+    return len(guests()) == 1 and ended not in guests()
 
 
 # -- one for each connection ----------------------------------------------------------------------------------------
@@ -223,6 +231,18 @@ def test_a_guest_of_the_pool_is_replaced_after_a_trap(stage: GuestStage, road: s
         peer = stage.dial(address)
         assert ask(peer) == turn
         leave(stage, peer)
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_a_guest_of_the_pool_is_replaced_after_a_mistake_of_the_host(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    with mock.patch.object(GuestCalls, "set_framing", side_effect=ZeroDivisionError):
+        address = serve(stage, road, pool=1, recycle_after=100)
+    for _ in range(3):
+        (unlucky,) = guests()
+        assert end_of(stage.dial(address)) == b""
+        stage.until(partial(replaced, unlucky))
+    assert stage.theater.metrics().guest_traps == 3
 
 
 @pytest.mark.parametrize("road", ROADS[:2])

@@ -8,6 +8,7 @@ import socket
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -29,6 +30,7 @@ from tests.guests.wat_guests import (
 from tests.peers import TIMEOUT, receive_exactly, receive_to_end
 from tests.support import Echo
 from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError
+from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
 if TYPE_CHECKING:
@@ -302,6 +304,28 @@ def test_contract_G3_a_trap_in_on_data_ends_that_guest_and_its_connections_and_n
     assert "Traceback" not in line
     assert stage.theater.metrics().guest_traps == 1
     stage.until(lambda: stage.theater.metrics().connections == len(others))
+
+
+def test_contract_G3_a_mistake_of_the_host_ends_the_guest_too_and_its_actor_with_it(
+    stage: GuestStage, road: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    with mock.patch.object(GuestCalls, "self_id", fail):
+        victim = stage.guest(road)
+    other = stage.guest(road)
+    its, others = crowd(stage, victim), crowd(stage, other)
+    stage.foresee_callback_failures()
+    with pytest.raises(Gone):
+        victim.calls("runtime#self")
+    victim.ends()
+    for _connection, peer in its:
+        assert end_of(peer) == b""
+    for connection, peer in others:
+        other.call(connection.send, b"here")
+        assert receive_exactly(peer, 4) == b"here"
+    assert stage.theater.metrics().guest_traps == 1
 
 
 def test_contract_G7_a_trap_is_logged_with_the_names_of_its_functions_and_the_peer_gets_no_word(

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, ShutDown, TheaterError
-from theater_tcp.fields import from_text
+from theater_tcp.fields import from_text, unknown_name
 from theater_tcp.future import Future
 from theater_tcp.guest.interface import PACKAGE
 from theater_tcp.settings import Options
@@ -207,7 +207,9 @@ class GuestCalls:
         handle = self._connection(connection_id)
         if name in ("server_tls", "client_tls"):
             raise InvalidArgument(f"{name}: certificates are for the manifest to name")
-        handle.set_options(**{name: _option(_short(name), _short(value))})
+        if name not in Options.field_names():  # also what Python would take for a parameter of its own
+            raise unknown_name(_short(name), Options.field_names())
+        handle.set_options(**{name: _option(name, _short(value))})
 
     def tls_info(self, connection_id: str) -> dict[str, Any] | None:
         """``tcp-ext.tls-info``: the record, or None."""
@@ -371,4 +373,4 @@ def _option(name: str, text: str) -> Any:
         except ValueError:
             continue
         break
-    return from_text(Options, name, value) if name in Options.field_names() else value
+    return from_text(Options, name, value)

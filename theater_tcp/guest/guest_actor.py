@@ -338,7 +338,7 @@ class GuestActor(TcpActor):
 
     def _guest_left(self) -> None:
         """The guest is outside of every call: perhaps it is done."""
-        if self.actor_stopped.is_set():
+        if self.actor_stopped.is_set() or self._guest_instance is None:
             return
         if self._guest_ending:
             self._guest_ending = False
@@ -352,7 +352,10 @@ class GuestActor(TcpActor):
     def _guest_crash(self, export: str, error: BaseException) -> BaseException:
         """The guest can't go on: its actor ends, and with it its connections. What is to be raised for it."""
         self._guest_discard()
-        if not isinstance(error, GuestTrap):
+        if not isinstance(error, GuestTrap):  # a mistake in the host, whose traceback is logged where it is caught
+            if not self.actor_starting:
+                self._theater.network.metrics.guest_traps += 1
+                self.stop()
             return error
         self._theater.network.metrics.guest_traps += 1
         lines = "".join(f"\n    {frame}" for frame in error.backtrace)
