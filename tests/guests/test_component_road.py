@@ -20,6 +20,7 @@ from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.component_check import component_failure
 from theater_tcp.guest.component_program import MAX_RECEIVED
+from theater_tcp.guest.component_road import MAX_PASSED
 from theater_tcp.guest.component_values import lifter, lowerer
 from theater_tcp.guest.outcome import GuestTrap
 from theater_tcp.guest.wit_types import BOOL, BYTES, STRING, U8, U32, U64, Enum, Err, List, Ok, Result, Tuple, WitType
@@ -204,6 +205,25 @@ def test_a_receive_gives_no_more_than_can_be_converted_while_others_wait(theater
         came = receive_to_end(peer)
     assert 0 < len(came) <= MAX_RECEIVED
     assert came == sent[: len(came)]
+
+
+def test_one_call_gives_no_more_than_can_be_converted_while_others_wait(theater: Theater) -> None:
+    content = component(
+        imports=("tcp#activate", "tcp#receive"),
+        exports=f"""(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
+          (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200))
+          (call $tcp#receive (local.get 0) (local.get 1) (i32.const -1) (i32.const 0x210)) {OK})""",
+        memory='(memory (export "memory") 100)',
+    )
+    assert str(fails(theater, content, config=bytes(MAX_PASSED + 1))) == (
+        f"limit: init: call_data: init would carry more than {MAX_PASSED} bytes"
+    )
+    ref = theater.spawn_guest(content)
+    options = {"framing": "length-4", "read_buffer_limit": MAX_PASSED + 5}
+    with dial(theater.listen_for(ref, "127.0.0.1:0", **options).address) as peer:
+        peer.sendall((MAX_PASSED + 1).to_bytes(4, "big") + bytes(MAX_PASSED + 1))
+        assert receive_to_end(peer) == b""
+    assert theater.metrics().guest_traps == 2
 
 
 # -- what is wrong with a guest -------------------------------------------------------------------------------------

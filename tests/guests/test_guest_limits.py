@@ -255,6 +255,32 @@ def test_data_that_would_be_above_the_limit_is_not_given_to_a_guest(stage: Guest
         puppet.ends()
 
 
+@pytest.mark.parametrize("size", [5 * KIB, 64 * KIB])
+def test_a_frame_above_the_limit_ends_the_guest_that_would_receive_it(stage: GuestStage, road: str, size: int) -> None:
+    stage.foresee_callback_failures()
+    puppet = stage.guest(road, limits=Limits(call_data=4 * KIB))
+    connection, peer = puppet.meet(mode="passive", framing="length-4")
+    for length in (3 * KIB, size):
+        peer.sendall(struct.pack(">I", length) + bytes(length))
+    assert len(puppet.call(connection.receive, 1 << 20)) == 3 * KIB
+    with pytest.raises(Gone):
+        puppet.call(connection.receive, 1 << 20)
+    puppet.ends()
+    assert f"limit: call_data: receive would give {size} bytes" in stage.guest_errors()[-1]
+
+
+def test_a_raw_chunk_that_arrives_and_is_above_the_limit_ends_the_guest(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    puppet = stage.guest(road, limits=Limits(call_data=4 * KIB))
+    connection, peer = puppet.meet(mode="passive")
+    received = puppet.begin(connection.receive, 1 << 20)
+    peer.sendall(bytes(5 * KIB))
+    with pytest.raises(Gone):
+        received.get(timeout=TIMEOUT)
+    puppet.ends()
+    assert "limit: call_data: receive would give 5120 bytes" in stage.guest_errors()[-1]
+
+
 def test_a_config_above_the_limit_is_refused(stage: GuestStage, road: str) -> None:
     with pytest.raises(LimitReached, match="call_data"):
         stage.spawn(road, guest(), bytes(5 * KIB), limits=Limits(call_data=4 * KIB))

@@ -67,12 +67,21 @@ class HostFunction:
             raise GuestTrap(f"limit: call_data: it passed {carried} bytes, and {most} may be")
         return lifted
 
-    def put(self, results: int, value: Any) -> None:
-        """Put the result, or the error in its place, where wasmtime finds it."""
+    def put(self, instance: ComponentInstance, results: int, value: Any) -> None:
+        """Put the result, or the error in its place, where wasmtime finds it.
+
+        Raises:
+            GuestTrap: it is more than one call may carry.
+        """
         if self._put is None:
             return
+        failed = isinstance(value, TheaterError)
+        if failed:
+            value = str(value)
+        if isinstance(value, (str, bytes, bytearray, memoryview)) and len(value) > instance.most_given:
+            raise GuestTrap(f"limit: call_data: {self.function.name} would give {len(value)} bytes")
         if self._wrapped:
-            value = Err(str(value)) if isinstance(value, TheaterError) else Ok(value)
+            value = Err(value) if failed else Ok(value)
         self._put(results, value)
 
 
@@ -213,7 +222,7 @@ def _answer(road: CoreRoad, function: HostFunction, *given: int) -> int:
             value = function.method(instance.calls, *values)
         except TheaterError as error:
             value = error
-        function.put(given[5], value)
+        function.put(instance, given[5], value)
         return 0
     except BaseException as error:
         return _fault(instance, error)
@@ -245,7 +254,7 @@ def _may_wait(road: CoreRoad, function: HostFunction, *given: int) -> None:
             instance.block[FLAG] = 0
             instance.asked = (function, values, given[5], value)
         else:
-            function.put(given[5], value)
+            function.put(instance, given[5], value)
     except BaseException as error:
         c_size_t.from_address(given[7]).value = _fault(instance, error)
 

@@ -71,12 +71,15 @@ class ComponentInstance(Suspendable):
         "_store",
         "block",
         "continuation",
+        "most_given",
         "program",
     )
 
     def __init__(self, program: ComponentProgram, calls: GuestCalls, limits: Limits) -> None:
         super().__init__(program.road, calls, limits)
         self.program = program
+        self.most_given = min(limits.call_data, MAX_PASSED)
+        """Bytes that it is given in one call: of more, the conversion would hold up the loop and take much memory."""
         self._entered = ""
         self._lowered = 0  # how many arguments are there to be freed
         self._functions: dict[str, bytes] = {}
@@ -116,8 +119,8 @@ class ComponentInstance(Suspendable):
             GuestTrap: it trapped.
         """
         values = (first,) if second is None else (first, second)
-        if sum(map(len, values)) > self.limits.call_data:
-            raise GuestTrap(f"limit: call_data: {export} would carry more than {self.limits.call_data} bytes")
+        if sum(map(len, values)) > self.most_given:
+            raise GuestTrap(f"limit: call_data: {export} would carry more than {self.most_given} bytes")
         _, lowers, _ = self.program.functions[export]
         at = self._at
         for number, (lower, value) in enumerate(zip(lowers, values, strict=True)):
@@ -143,7 +146,7 @@ class ComponentInstance(Suspendable):
 
     def _put_answer(self, value: Any) -> None:
         function, _, results, _ = self._asking
-        function.put(results, value)
+        function.put(self, results, value)
         self.block[FLAG] = 1
 
     def _ended(self) -> Outcome:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.errors import TheaterError
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import STAGED
+from theater_tcp.guest.core_values import too_much
 from theater_tcp.guest.entrance import CLEAN, IMPORTS, SMALL
 from theater_tcp.guest.linear_memory import LinearMemory
 from theater_tcp.guest.outcome import GuestTrap, Outcome
@@ -258,13 +259,18 @@ class CoreInstance(Suspendable):
 
         Returns:
             whether it is there; else it is too much, or nothing.
+
+        Raises:
+            GuestTrap: it is more than one call may carry.
         """
         stage = self._stage
         if data.__class__ is int:
             size: int = data
+            if size > self.limits.call_data:
+                raise too_much("receive", size)
         else:
             size = len(data)  # type: ignore[arg-type]
-            if not 0 < size <= COPIED:
+            if not 0 < size <= COPIED or size > self.limits.call_data:
                 return False
             stage[SECOND : SECOND + size] = data  # type: ignore[assignment]
         connection: Any = self.calls.handles.get(connection_id)

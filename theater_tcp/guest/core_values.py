@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from theater_tcp.guest.core_road import CoreInstance
 
-__all__ = ["NARROW", "RESULT_BYTES", "check_result_place", "error_lowerer", "lifter", "lowerer"]
+__all__ = ["NARROW", "RESULT_BYTES", "check_result_place", "error_lowerer", "lifter", "lowerer", "too_much"]
 
 RESULT_BYTES = 16
 """What the largest result of the interface takes where the guest wants it, the record of ``tls-info`` aside."""
@@ -126,14 +126,13 @@ def _id(instance: CoreInstance, pages: memoryview, address: int, length: int) ->
 
 def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, Any], int]:
     """From a value to the answer for the adapter: (instance, address of the result, value) to a number."""
-    result = function.result
+    name, result = function.name, function.result
     encode = ENCODINGS[encoding].encode
     if result == STRING:  # a plain text
 
         def lower_plain(instance: CoreInstance, pointer: int, value: str) -> int:
             data, alignment, length = encode(value)
-            instance.placing = (data, pointer, _pair, None, alignment, length)
-            return len(data) | alignment << 32
+            return _lower_block(instance, name, (data, pointer, _pair, None, alignment, length))
 
         return lower_plain
     if not isinstance(result, Result):
@@ -141,7 +140,15 @@ def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, A
     if result.ok is None:
         return _lower_nothing
     if result.ok == BYTES:
-        return _lower_data
+
+        def lower_data(instance: CoreInstance, pointer: int, value: bytes) -> int:
+            size = len(value)
+            if size > instance.limits.call_data:
+                raise too_much(name, size)
+            instance.placing = (value, pointer, NARROW, 0, 1, size)  # an empty list wants its block of no bytes too
+            return size | 1 << 32
+
+        return lower_data
     if result.ok == U64:
         return _lower_number
     if result.ok == BOOL:
@@ -150,7 +157,7 @@ def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, A
 
         def lower_text(instance: CoreInstance, pointer: int, value: str) -> int:
             data, alignment, length = encode(value)
-            return _lower_block(instance, (data, pointer, NARROW, 0, alignment, length))
+            return _lower_block(instance, name, (data, pointer, NARROW, 0, alignment, length))
 
         return lower_text
 
@@ -169,13 +176,13 @@ def lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, A
 
 def error_lowerer(function: Function, encoding: str) -> Callable[[CoreInstance, int, Exception], int]:
     """The same for an error, which the guest gets as its text."""
-    result = function.result
+    name, result = function.name, function.result
     encode = ENCODINGS[encoding].encode
     header = _wide if isinstance(result, Result) and result.ok is not None and result.ok.alignment == 8 else NARROW
 
     def lower_error(instance: CoreInstance, pointer: int, error: Exception) -> int:
         data, alignment, length = encode(str(error))
-        return _lower_block(instance, (data, pointer, header, 1, alignment, length))
+        return _lower_block(instance, name, (data, pointer, header, 1, alignment, length))
 
     return lower_error
 
@@ -195,16 +202,21 @@ def _lower_truth(instance: CoreInstance, pointer: int, value: bool) -> int:
     return DONE
 
 
-def _lower_data(instance: CoreInstance, pointer: int, value: bytes) -> int:
-    size = len(value)
-    instance.placing = (value, pointer, NARROW, 0, 1, size)  # an empty list wants its block of no bytes too
-    return size | 1 << 32
-
-
-def _lower_block(instance: CoreInstance, placing: Any) -> int:
-    instance.placing = placing
-    data, _pointer, _header, _case, alignment, _length = placing
+def _lower_block(instance: CoreInstance, name: str, placing: Any) -> int:
+    data, _pointer, _header, _case, alignment, _length = instance.placing = placing
+    if len(data) > instance.limits.call_data:
+        raise too_much(name, len(data))
     return int(len(data) | alignment << 32)
+
+
+def too_much(name: str, size: int) -> GuestTrap:
+    """What ends a guest that would be given more than one call may carry.
+
+    Args:
+        name: of the function.
+        size: of its result, in bytes.
+    """
+    return GuestTrap(f"limit: call_data: {name} would give {size} bytes")
 
 
 class _Plan:
