@@ -34,7 +34,17 @@ from theater_tcp.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Gone", "GuestHandle", "GuestListener", "GuestOwner", "GuestStage", "Strings", "error_of", "stage_settings"]
+__all__ = [
+    "GAP",
+    "Gone",
+    "GuestHandle",
+    "GuestListener",
+    "GuestOwner",
+    "GuestStage",
+    "Strings",
+    "error_of",
+    "stage_settings",
+]
 
 HEARD = {name: name.replace("-", "_") for name in CALLBACKS}
 PIECE = 1 << 17

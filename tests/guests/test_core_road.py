@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -10,10 +12,14 @@ from unittest import mock
 import pytest
 
 from tests.guests.guest_files import ACTORS
+from tests.guests.puppets import GAP, GuestStage
 from tests.guests.wat_guests import CLIENT, guest
 from theater_tcp import Future, Settings, Theater
 from theater_tcp.errors import TimedOut
+from theater_tcp.guest.calls import ARRIVES, GuestCalls
+from theater_tcp.guest.core_road import MAX_TEXT_BYTES, CoreInstance
 from theater_tcp.guest.stage import OUT_SIZE
+from theater_tcp.guest.suspendable import SLICE
 from theater_tcp.poller import READ
 
 if TYPE_CHECKING:
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
 def test_a_guest_that_yields_before_it_begins_to_wait_gets_its_answer() -> None:
     """A send that has to wait, and takes so long that the guest's slice is over when it goes on to wait."""
     from theater_tcp.guest import wasmtime_internals as inner  # noqa: PLC0415 - after pytest's faulthandler
-    from theater_tcp.guest.calls import GuestCalls  # noqa: PLC0415
 
     waited: list[Future[int]] = []
 
@@ -77,7 +82,6 @@ def test_what_arrives_while_a_guest_yields_before_it_waits_is_what_its_receive_g
     happens: Callable[[socket.socket, Any], None], told: bytes
 ) -> None:
     from theater_tcp.guest import wasmtime_internals as inner  # noqa: PLC0415 - after pytest's faulthandler
-    from theater_tcp.guest.calls import ARRIVES, GuestCalls  # noqa: PLC0415
 
     receive = GuestCalls.receive
     yields: list[str] = []
@@ -111,3 +115,51 @@ def test_what_arrives_while_a_guest_yields_before_it_waits_is_what_its_receive_g
                 assert client.recv(100) == told
         assert len(yields) == 3
         assert theater.metrics().guest_traps == 0
+
+
+def test_of_a_text_that_is_too_long_for_anything_only_the_begin_is_looked_at() -> None:
+    begin = ("x" + "\U0001f600" * (MAX_TEXT_BYTES // 4)).encode()  # what is looked at ends within a character
+    with closing(GuestStage()) as stage:
+        puppet = stage.guest("core")
+        place = (puppet.call(puppet.grow, 40) + GAP) << 16
+        puppet.call(puppet.write, place, begin)
+        puppet.call(puppet.fill, place + len(begin), 0xFF, 1 << 20)  # no text
+        length = len(begin) + (1 << 20)
+        for call, more, said in (
+            ("tcp#connect", [], "invalid: a text of more than 1024 characters"),
+            ("tcp#peer-address", [], "not-found: x"),
+            ("tcp#send", [place, 1], "not-found: x"),
+            ("tcp#receive", [1], "not-found: x"),
+        ):
+            _, ret = puppet.calls_raw(call, place, length, *more)
+            error = puppet.call(puppet.read, *struct.unpack_from("<II", ret, 8 if call == "tcp#send" else 4))
+            assert error.decode().startswith(said), call
+        puppet.calls_raw("runtime#log", 0, place, length)
+
+
+def test_a_guest_whose_answers_take_long_gives_way_before_it_had_as_many_as_it_may_have_at_once() -> None:
+    now = [0.0]
+    yields: list[float] = []
+
+    def clock() -> float:
+        return now[0]
+
+    def yielded(_: CoreInstance) -> None:
+        yields.append(now[0])
+
+    def connect_slowly(*_: Any) -> Any:
+        now[0] += SLICE
+        raise TimedOut
+
+    init = """(call $tcp#connect (i32.const 0) (i32.const 0) (i32.const 0x200))
+      (call $tcp#connect (i32.const 0) (i32.const 0) (i32.const 0x200))
+      (call $tcp#connect (i32.const 0) (i32.const 0) (i32.const 0x200))
+      (call $tcp#connect (i32.const 0) (i32.const 0) (i32.const 0x200)) (i32.const 0x100)"""
+    with (
+        mock.patch("theater_tcp.guest.suspendable.perf_counter", clock),
+        mock.patch.object(CoreInstance, "_yielded", yielded),
+        mock.patch.object(GuestCalls, "connect", connect_slowly),
+        Theater() as theater,
+    ):
+        theater.spawn_guest(theater.load_guest(guest(imports=["tcp#connect"], init=init)))
+    assert yields == [2 * SLICE, 4 * SLICE]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.guests.puppets import Gone, GuestOwner, GuestStage, stage_settings
+from tests.guests.puppets import GAP, Gone, GuestOwner, GuestStage, stage_settings
 from tests.guests.wat_guests import HEAP, USER, Word, guest
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
 from tests.support import Echo
@@ -228,6 +228,30 @@ def test_a_call_with_more_data_than_the_limit_ends_the_guest(stage: GuestStage, 
             puppet.calls_raw("tcp#send", *words)
         puppet.ends()
         assert "limit: call_data" in stage.guest_errors()[-1]
+
+
+@pytest.mark.parametrize(
+    ("call", "more"),
+    [
+        ("tcp#connect", []),
+        ("tcp#peer-address", []),
+        ("tcp#receive", [1]),
+        ("tcp#set-active", [USER, 0]),
+        ("runtime#log", []),
+    ],
+)
+def test_a_text_above_the_limit_ends_the_guest_whatever_it_names(
+    stage: GuestStage, road: str, call: str, more: list[int]
+) -> None:
+    stage.foresee_callback_failures()
+    puppet = stage.guest(road, limits=Limits(call_data=4 * KIB))
+    place = (puppet.call(puppet.grow, 20) + GAP) << 16
+    level = [0] if call == "runtime#log" else []
+    puppet.calls_raw(call, *level, place, 4 * KIB, *more)
+    with pytest.raises(Gone):
+        puppet.calls_raw(call, *level, place, 4 * KIB + 1, *more)
+    puppet.ends()
+    assert "limit: call_data: it passed 4097 bytes, and 4096 may be" in stage.guest_errors()[-1]
 
 
 def test_a_call_with_exactly_the_limit_passes(stage: GuestStage, road: str) -> None:

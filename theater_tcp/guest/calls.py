@@ -354,7 +354,7 @@ def _short(text: str) -> str:
         InvalidArgument: it is longer than :data:`MAX_TEXT`.
     """
     if len(text) > MAX_TEXT:
-        raise InvalidArgument(f"a text of {len(text)} characters, where {MAX_TEXT} are the most")
+        raise InvalidArgument(f"a text of more than {MAX_TEXT} characters")
     return text
 
 

@@ -26,7 +26,7 @@ from theater_tcp.guest.core_values import RESULT_BYTES, check_result_place, erro
 from theater_tcp.guest.entrance import ENTRANCE
 from theater_tcp.guest.interface import BLOCKING
 from theater_tcp.guest.outcome import GuestTrap
-from theater_tcp.guest.stage import STAGE
+from theater_tcp.guest.stage import ID_SIZE, STAGE
 from theater_tcp.guest.wit_types import Function
 
 if TYPE_CHECKING:
@@ -220,7 +220,10 @@ class CoreRoad:
                 if instance.gathering is not None:
                     instance.flush()
                 try:
-                    called = str(pages[address : address + length], "utf-8")
+                    if length > ID_SIZE:
+                        called = lift(instance, values)[0]
+                    else:
+                        called = str(pages[address : address + length], "utf-8")
                 except UnicodeDecodeError:
                     lift(instance, values)  # says so in its words
                     raise

@@ -17,6 +17,7 @@ before anything else that the guest asks for, and when it has come out.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import struct
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.errors import TheaterError
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.adapter import STAGED
+from theater_tcp.guest.calls import MAX_LOG_LINE
 from theater_tcp.guest.core_values import too_much
 from theater_tcp.guest.entrance import CLEAN, IMPORTS, SMALL
 from theater_tcp.guest.linear_memory import LinearMemory
@@ -67,6 +69,9 @@ NO_FUNCTION = bytes((FUNCREF, *bytes(VALUE - 1)))
 COPIED = 16 << 10
 """Bytes that go to a guest by the stage, if they aren't there already: to copy more than that a second time costs more
 than the call of the host that writes it into the guest's memory."""
+
+MAX_TEXT_BYTES = 4 * MAX_LOG_LINE
+"""Bytes of a text that are looked at: no line of the log has more, and nothing has a name that is nearly as long."""
 
 START_TICKS = 5
 """Slices that a module's start function may take: it runs before the guest can be suspended. They are counted by the
@@ -367,12 +372,11 @@ class CoreInstance(Suspendable):
             GuestTrap: it is outside of its memory, or more than one call may carry.
         """
         if size > self.limits.call_data:
-            self.memory.check(address, size, "a list")  # the worse mistake comes first
-            raise GuestTrap(f"limit: call_data: it passed {size} bytes, and {self.limits.call_data} may be")
+            self._check_data(address, size)
         return self.memory.read(address, size)
 
     def text(self, address: int, length: int, decode: Any) -> str:
-        """A text that the guest passes.
+        """A text that the guest passes; of a long one only the begin, which is as wrong as all of it, or enough.
 
         Args:
             address: where it is.
@@ -385,13 +389,22 @@ class CoreInstance(Suspendable):
         size, alignment, codec = decode(length)
         if address % alignment:
             raise GuestTrap(f"a text at {address:#x} is not aligned")
-        raw = self.data(address, size)
         try:
-            return raw.decode(codec)
+            if size > MAX_TEXT_BYTES:
+                self._check_data(address, size)
+                raw = self.memory.read(address, MAX_TEXT_BYTES)
+                begin: str = codecs.getincrementaldecoder(codec)().decode(raw)  # it may end within a character
+                return begin
+            return self.data(address, size).decode(codec)
         except UnicodeDecodeError as error:
             raise GuestTrap(f"a text is not {codec}: {error.reason} at byte {error.start}") from None
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _check_data(self, address: int, size: int) -> None:
+        self.memory.check(address, size, "a list")  # the worse mistake comes first
+        if size > self.limits.call_data:
+            raise GuestTrap(f"limit: call_data: it passed {size} bytes, and {self.limits.call_data} may be")
 
     def _function(self, name: bytes) -> bytes:
         """The reference to an exported function of the guest."""

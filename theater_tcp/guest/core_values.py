@@ -13,6 +13,7 @@ from theater_tcp.guest.adapter import DONE
 from theater_tcp.guest.canonical_abi import AbiError
 from theater_tcp.guest.lowering import lower_result
 from theater_tcp.guest.outcome import GuestTrap
+from theater_tcp.guest.stage import ID_SIZE
 from theater_tcp.guest.text import ENCODINGS
 from theater_tcp.guest.wit_types import BOOL, BYTES, STRING, U32, U64, Enum, Function, Ok, Result
 
@@ -112,6 +113,8 @@ def _lift_id(instance: CoreInstance, values: Any) -> tuple[str]:
 
 
 def _id(instance: CoreInstance, pages: memoryview, address: int, length: int) -> str:
+    if length > ID_SIZE:
+        return instance.text(address, length, ENCODINGS["utf8"].decode)
     raw = pages[address : address + length].tobytes()
     if len(raw) != length:
         raw = instance.data(address, length)

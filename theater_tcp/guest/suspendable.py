@@ -28,7 +28,8 @@ SLICE = 0.004
 """Seconds between two looks at whether a guest runs for too long."""
 
 AT_ONCE = 16
-"""Answers that a guest may get one after the other without waiting, before others have their turn."""
+"""Answers that a guest may get one after the other without waiting, before others have their turn; fewer where it takes
+more than a slice to ask for them."""
 
 
 class Suspendable:
@@ -141,7 +142,7 @@ class Suspendable:
     def _go_on(self) -> Outcome:
         """Poll the call under way until it has ended, has to wait, or has used up its slice."""
         road, future = self.road, self._future
-        at_once = AT_ONCE
+        at_once, spent = AT_ONCE, 0.0
         while True:
             road.entries += 1  # before the look at `parked`, as the ticker looks at them the other way round
             if road.parked:
@@ -162,9 +163,11 @@ class Suspendable:
                 self.awaited = self._ask(asked)
                 if self.awaited is not None:
                     return Outcome.WAITING
-                self._account(perf_counter() - began)
+                ran = perf_counter() - began
+                self._account(ran)
                 at_once -= 1
-                if not at_once:
+                spent += ran
+                if not at_once or spent > SLICE:
                     self._yielded()
                     return Outcome.YIELDED
                 continue
