@@ -9,7 +9,9 @@ import pytest
 from pykka import ActorDeadError
 
 from tests.in_time import TIMEOUT, in_time
+from tests.peers import eventually
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
+from theater_tcp.errors import BlockingCall
 from theater_tcp.event_loop import EventLoop
 from theater_tcp.future import Future
 from theater_tcp.mailbox import TURN, Idle, Mailbox, StopFlag
@@ -239,6 +241,37 @@ def test_the_flag_wakes_everybody_who_waits() -> None:
     for thread in threads:
         thread.join(TIMEOUT)
     assert results == [True] * 5
+
+
+def test_who_has_waited_for_the_flag_leaves_nothing_behind() -> None:
+    flag = StopFlag()
+    assert flag.wait(0) is False
+    assert flag.wait(0.001) is False
+    assert not flag._gates
+    flag.set()
+    assert flag.wait() is True
+    assert not flag._gates
+
+
+def test_a_wait_for_the_flag_that_is_given_up_leaves_the_others_waiting() -> None:
+    flag = StopFlag()
+    results: list[bool] = []
+    waiting = threading.Thread(target=lambda: results.append(flag.wait(TIMEOUT)), daemon=True)
+    waiting.start()
+    eventually(lambda: bool(flag._gates))
+    assert flag.wait(0) is False
+    flag.set()
+    waiting.join(TIMEOUT)
+    assert results == [True]
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_g5_a_wait_for_the_flag_on_a_loop_s_thread_raises_at_once(loop: SteppedLoop, timeout: float | None) -> None:
+    flag = StopFlag()
+    with pytest.raises(BlockingCall):
+        flag.wait(timeout)
+    flag.set()
+    assert flag.wait(timeout)
 
 
 def test_who_waits_while_the_flag_goes_up_is_not_left_behind() -> None:

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pykka import ActorDeadError
 
+from theater_tcp.errors import BlockingCall
+from theater_tcp.event_loop import running_loop
+
 if TYPE_CHECKING:
     from theater_tcp.event_loop import EventLoop
 
@@ -150,12 +153,22 @@ class StopFlag:
                 gate.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the actor has been stopped, at most ``timeout`` seconds; whether it has."""
+        """Wait until the actor has been stopped, at most ``timeout`` seconds; whether it has.
+
+        Raises:
+            BlockingCall: it has not, and this is the thread of an event loop.
+        """
+        if self.flag:
+            return True
+        if running_loop() is not None:
+            raise BlockingCall("a wait for an actor's end would block the event loop's own thread")
         gate = threading.Lock()
         gate.acquire()
         with _guard:
             self._gates = [*(self._gates or ()), gate]
-        if self.flag:  # looked at after the gate is there: set() looks for gates after it has set
-            return True
-        gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        return self.flag
+        try:
+            # The flag is looked at after the gate is there: set() looks for gates after it has set.
+            return self.flag or gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)) or self.flag
+        finally:
+            with _guard:
+                self._gates = [other for other in self._gates or () if other is not gate] or None

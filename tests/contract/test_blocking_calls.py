@@ -48,6 +48,7 @@ def blocking_calls(stage: Stage, slow: pykka.ActorRef[Any], thread_handle: Any) 
         "theater.spawn of what starts slowly": lambda actor: actor.theater.spawn(StartsSlowly),
         "ask of itself": lambda actor: actor.actor_ref.ask(None),
         "stop of itself": lambda actor: actor.actor_ref.stop(),
+        "the end of itself": lambda actor: actor.actor_ref.actor_stopped.wait(0.01),
         "get of a future of connect": lambda actor: actor.tcp.connect("localhost:1").get(),
         "get of a future of to_thread": lambda actor: actor.to_thread(threading.Event().wait, 0.05).get(),
         "get of a future of sleep": lambda actor: actor.sleep(0.01).get(),
