@@ -441,6 +441,52 @@ def test_a_delay_that_is_no_number_of_seconds_is_refused_at_once(loop: SteppedLo
     loop.turn()
 
 
+def test_cancelled_timers_are_forgotten_before_they_are_due_and_the_others_run(loop: SteppedLoop) -> None:
+    """As those of connects that succeeded: each would else be kept for as long as it might have taken."""
+    done: list[int] = []
+    for number in range(5):
+        loop.call_later(30.0 - number, partial(done.append, number))
+    for _ in range(20 * MANY):
+        loop.call_later(20.0, partial(done.append, -1)).cancel()
+    assert loop.timers <= MANY + 5
+    loop.turn(30.0)
+    assert done == [4, 3, 2, 1, 0]
+    assert loop.timers == 0
+
+
+def test_timers_that_are_cancelled_all_at_once_are_forgotten_before_they_are_due(loop: SteppedLoop) -> None:
+    done: list[str] = []
+    timers = [loop.call_later(1000.0, partial(done.append, "cancelled")) for _ in range(20 * MANY)]
+    loop.call_later(1.0, partial(done.append, "ran"))
+    for timer in timers:
+        timer.cancel()
+        timer.cancel()
+    assert loop.timers <= MANY + 1
+    loop.turn(1.0)
+    assert done == ["ran"]
+
+
+def test_timers_may_be_cancelled_in_any_number_by_one_that_runs(loop: SteppedLoop) -> None:
+    done: list[str] = []
+
+    def cancel() -> None:
+        done.append("cancelling")
+        for timer in timers:
+            timer.cancel()
+
+    first = loop.call_later(1.0, cancel)
+    timers = [loop.call_later(due, partial(done.append, "cancelled")) for due in (1.0, 5.0) for _ in range(4 * MANY)]
+    loop.call_later(1.0, partial(done.append, "ran"))
+    loop.call_later(6.0, partial(done.append, "ran"))
+    loop.turn(1.0)
+    for _ in range(4 * MANY):
+        first.cancel()  # it has run: there is nothing to forget
+    assert done == ["cancelling", "ran"]
+    loop.turn(9.0)
+    assert done == ["cancelling", "ran", "ran"]
+    assert loop.timers == 0
+
+
 # -- deadlines -----------------------------------------------------------------------------------------------------
 
 

@@ -71,15 +71,19 @@ def running_loop() -> EventLoop | None:
 class Timer:
     """A call that is due later. ``cancel`` may be called at any time, on the loop's thread."""
 
-    __slots__ = ("call", "due")
+    __slots__ = ("call", "due", "kept_by")
 
-    def __init__(self, due: float, call: Callable[[], object]) -> None:
+    def __init__(self, due: float, call: Callable[[], object], loop: EventLoop) -> None:
         self.due = due
         self.call: Callable[[], object] | None = call
+        self.kept_by: EventLoop | None = loop  # until it is due
 
     def cancel(self) -> None:
         """Forget the call; harmless when it has run."""
-        self.call = None
+        if self.call is not None:
+            self.call = None
+            if self.kept_by is not None:
+                self.kept_by.timer_cancelled()
 
 
 class Deadlines(Generic[K]):
@@ -174,6 +178,7 @@ class EventLoop:
         self._poller_forgets = hasattr(select, "epoll") and isinstance(self.poller, select.epoll)
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0  # so many of the timers
         self._serial = itertools.count()
         self._deadlines: list[Deadlines[Any]] = []
         self._next_due = FOREVER
@@ -250,10 +255,24 @@ class EventLoop:
             no_time = True
         if no_time:
             raise InvalidArgument(f"a delay is a number of seconds, not {reprlib.repr(delay)}")
-        timer = Timer(due, call)
+        timer = Timer(due, call, self)
         heapq.heappush(self._timers, (timer.due, next(self._serial), timer))
         self.remind(timer.due)
         return timer
+
+    @property
+    def timers(self) -> int:
+        """How many timers are kept, some that were cancelled included."""
+        return len(self._timers)
+
+    def timer_cancelled(self) -> None:
+        """A timer need not run any more. When most need not, they are forgotten: their time may be far ahead."""
+        self._cancelled += 1
+        timers = self._timers
+        if self._cancelled > MANY and 2 * self._cancelled > len(timers):
+            timers[:] = [entry for entry in timers if entry[2].call is not None]
+            heapq.heapify(timers)
+            self._cancelled = 0
 
     def add_deadlines(self, deadlines: Deadlines[Any]) -> None:
         """Look at these deadlines too, whenever the time they reminded of has come."""
@@ -359,7 +378,10 @@ class EventLoop:
         timers = self._timers
         due = []  # taken off before any is called: a call that sets a timer of no delay must not keep the loop here
         while timers and timers[0][0] <= now:
-            due.append(heapq.heappop(timers)[2])
+            timer = heapq.heappop(timers)[2]
+            timer.kept_by = None
+            due.append(timer)
+            self._cancelled -= timer.call is None
         for timer in due:
             if timer.call is not None:
                 try:
