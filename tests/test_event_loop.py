@@ -706,6 +706,36 @@ def test_a_call_submitted_while_the_loop_ends_is_refused_too(monkeypatch: pytest
         refused.get(timeout=0)
 
 
+def test_the_end_is_no_error_where_another_thread_refuses_the_last_call_at_that_moment() -> None:
+    class Raced(deque[Any]):
+        def __bool__(self) -> bool:
+            return True  # as another thread sees it, which looked before the last one was taken
+
+    loop = EventLoop()
+    loop.ready = Raced()
+    refused: Future[None] = Future()
+    loop.submit(lambda: None, into=refused)
+    loop.close()
+    with pytest.raises(ShutDown):
+        refused.get(timeout=0)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_who_waits_for_a_submitted_call_is_told_of_an_exit_in_it_as_the_loop_is(
+    loop: SteppedLoop, error: type[BaseException]
+) -> None:
+    def leave() -> None:
+        raise error
+
+    waiting: Future[None] = Future()
+    loop.submit(leave, into=waiting)
+    with pytest.raises(error):
+        loop.turn()
+    assert waiting.done
+    with pytest.raises(error):
+        waiting.get(timeout=0)
+
+
 # -- running and ending --------------------------------------------------------------------------------------------
 
 

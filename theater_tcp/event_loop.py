@@ -394,8 +394,11 @@ class EventLoop:
             self.remind(deadlines.run_expired(now))
 
     def _refuse_leftovers(self) -> None:
-        while self.ready:
-            call = self.ready.popleft()
+        while True:
+            try:
+                call = self.ready.popleft()
+            except IndexError:
+                return  # a thread that submits may do the same, and have taken the last one
             if isinstance(call, partial) and call.func is _run_into:
                 call.args[0].set_exception_value(ShutDown("the event loop has ended"))
 
@@ -423,8 +426,10 @@ def _run_into(future: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> N
     """Run a submitted call and settle its future; a future that it returned is followed."""
     try:
         outcome = call(*args)
-    except Exception as error:
+    except BaseException as error:
         future.set_exception_value(error)
+        if not isinstance(error, Exception):
+            raise  # SystemExit and its like are the loop's too
         return
     if hasattr(outcome, "follow_into"):
         outcome.follow_into(future)
