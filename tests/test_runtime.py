@@ -618,6 +618,31 @@ def test_an_actor_knows_its_theater(theater: Theater) -> None:
     assert theater.spawn(KnowingThread).ask(None, timeout=TIMEOUT) is theater
 
 
+def test_a_class_whose_constructor_leaves_out_that_of_its_base_is_named(theater: Theater, kind: type[Diary]) -> None:
+    class Careless(kind):  # type: ignore[valid-type,misc]
+        def __init__(self) -> None:
+            self.ready = True
+
+    text = r"^the constructor of Careless does not call super\(\).__init__\(\)$"
+    with pytest.raises(RuntimeError, match=text):
+        theater.spawn(Careless)
+    with pytest.raises(RuntimeError, match=text):
+        do(theater.spawn(LoopDiary), lambda: theater.spawn_async(Careless))
+    assert ActorRegistry.get_by_class(Careless) == []
+
+
+@pytest.mark.parametrize(("plain", "connecting"), [(LoopActor, TcpActor), (pykka.ThreadingActor, TcpMixin)])
+def test_a_class_whose_constructor_leaves_out_the_one_with_the_connections_is_named(
+    theater: Theater, plain: type[Any], connecting: type[Any]
+) -> None:
+    class Careless(connecting, plain):  # type: ignore[misc]
+        def __init__(self) -> None:
+            plain.__init__(self)
+
+    with pytest.raises(RuntimeError, match=r"^the constructor of Careless does not call super"):
+        theater.spawn(Careless)
+
+
 @pytest.mark.parametrize("name", [*CALLBACKS, "on_start", "on_stop", "on_failure"])
 def test_a_class_of_actors_with_a_thread_is_refused_with_a_callback_that_is_async(name: str) -> None:
     """Nobody would run its coroutine, and the peer would wait for an answer for ever."""

@@ -21,7 +21,7 @@ import pykka
 from theater_tcp import pykka_internals
 from theater_tcp.actor import LoopActor, hosting
 from theater_tcp.asyncio_bridge import CompanionLoop
-from theater_tcp.blocking import BlockingListenerHandle
+from theater_tcp.blocking import BlockingListenerHandle, TcpMixin
 from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
 from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
@@ -34,7 +34,7 @@ from theater_tcp.opening import open_listener
 from theater_tcp.ownership import own_settings
 from theater_tcp.permissions import NO_PERMISSIONS, Permissions
 from theater_tcp.settings import Settings
-from theater_tcp.tcp import ListenerHandle
+from theater_tcp.tcp import ListenerHandle, TcpActor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -374,8 +374,7 @@ class Theater:
         for task in list(self.loop.tasks):
             task.cancel(ShutDown())
         for ref in self._living():  # what did not even end now
-            actor = loop_actor_of(ref)
-            if actor is not None:
+            if (actor := loop_actor_of(ref)) is not None:
                 actor.actor_abandon()
         self._companion.close()
         if self._guests is not None:
@@ -391,9 +390,12 @@ class Theater:
             raise RuntimeError(f"{self!r} does not run yet: start() it first")
         token = hosting.set(self)
         try:
-            return actor_class(*args, **kwargs)
+            actor = actor_class(*args, **kwargs)
         finally:
             hosting.reset(token)
+        if not hasattr(actor, "_theater_owner" if isinstance(actor, (TcpActor, TcpMixin)) else "_actor_ref"):
+            raise RuntimeError(f"the constructor of {actor_class.__name__} does not call super().__init__()")
+        return actor
 
     def _start(self, actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
         if isinstance(actor, LoopActor):
