@@ -17,7 +17,7 @@ def ended_with_its_connection(error: BaseException, reason: str | None) -> bool:
 
     Args:
         error: what the callback raised.
-        reason: why the connection ended; None if it did not.
+        reason: why the connection ended, or why nothing can be sent any more; None if neither is so.
     """
     if reason is None or not isinstance(error, TheaterError):
         return False

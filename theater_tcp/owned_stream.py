@@ -363,10 +363,10 @@ class OwnedStream(Stream):
             if self.owner is owner:
                 self.abort_for_shutdown()
             return
-        if error is not None and ended_with_its_connection(error, self.reason):
+        lost = error is not None and ended_with_its_connection(error, self.reason or self.write_error)
+        if lost:
             logger.debug("%s of %s ended with its connection: %s", name, owner, error)
-            error = None
-        if error is not None and not is_goodbye(error):
+        elif error is not None and not is_goodbye(error):
             self.network.metrics.callback_failures += 1
             log_failure(logger, f"{name} of {owner} failed for {self.peer_address()}", error)
             if not isinstance(error, Exception) and owner is not None and owner.loop_actor is not None:
@@ -376,6 +376,9 @@ class OwnedStream(Stream):
         if name == "on_close":
             if self._close_told:  # else it was transferred to the same owner meanwhile, who is to hear of both anew
                 self.end_was_heard()
+        elif lost:
+            if self.write_error is not None and not self.state.pushes:  # else reading tells, behind what came before
+                self.fail(self.write_error)
         elif error is not None:
             self.fail(reason_for(error), flush=True)
 

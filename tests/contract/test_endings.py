@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.peers import TIMEOUT, cut, eventually, receive_exactly, receive_to_end, stuff
-from tests.support import Owner, Stage, outcome_of
+from tests.support import Owner, Stage, outcome_of, settled
 from theater_tcp.errors import NotFound
 
 if TYPE_CHECKING:
@@ -222,6 +222,53 @@ def test_contract_19_bytes_that_came_before_a_reset_are_still_delivered(stage: S
     assert owner.call(connection.receive, 100) == b"before the reset"
     owner.expect("on_close", "reset")
     owner.hears_nothing()
+
+
+def test_contract_19_a_reset_that_a_send_in_a_callback_meets_is_told_behind_the_bytes_that_came_before_it(
+    stage: Stage, kind: str
+) -> None:
+    async def answer(_actor: Any, connection: Any, data: bytes) -> None:
+        if data == b"question":
+            peer.sendall(b"unread")
+            cut(peer)
+            for _ in range(2):
+                await settled(connection.send(b"answer"))
+
+    owner = stage.owner(kind, on_data=answer)
+    _, peer = owner.meet(mode="active")
+    peer.sendall(b"question")
+    owner.expect("on_data", b"question")
+    owner.expect("on_data", b"unread")
+    owner.expect("on_close", "reset")
+    owner.hears_nothing()
+    assert stage.theater.metrics().callback_failures == 0
+
+
+@pytest.mark.parametrize("mode", ["pending", "once"])
+def test_contract_19_a_callback_that_a_reset_ends_takes_a_passive_connection_with_it(stage: Stage, mode: str) -> None:
+    """Nobody would read on, and the connection would be there for ever."""
+
+    def answer(_actor: Any, connection: Any, _data: bytes = b"") -> None:
+        if mode == "pending":
+            connection.activate()
+            assert connection.receive(8) == b"question"
+        peer.sendall(b"unread")
+        cut(peer)
+        connection.send(b"answer")
+
+    hooks: dict[str, Any] = {"handle_connection" if mode == "pending" else "on_data": answer}
+    owner = stage.owner("thread", **hooks)
+    peer = stage.dial(owner.listen().address)
+    connection = owner.expect("handle_connection").connection
+    if mode == "once":
+        owner.call(connection.activate)
+        owner.call(connection.set_active, mode)
+    peer.sendall(b"question")
+    if mode == "once":
+        owner.expect("on_data", b"question")
+    owner.expect("on_close", "reset")
+    owner.hears_nothing()
+    assert stage.theater.metrics().callback_failures == 0
 
 
 def test_contract_19_an_owner_without_on_close_loses_nothing_but_the_word(stage: Stage, kind: str) -> None:
