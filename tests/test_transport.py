@@ -8,15 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 from typing import Any
 
 import pytest
 
-from theater_tcp import ConnectionHandle, Options, Settings
+from tests.certificates_fixture import Certificates
+from theater_tcp import ConnectionHandle, Options, ServerTls, Settings
 from theater_tcp.poller import PEER_SHUTDOWN, READ, WRITE
 from theater_tcp.testing import MemorySocket, Peer, Stage
 from theater_tcp.testing.conformance import STREAM
-from theater_tcp.testing.line import Line, Owner, spawn
+from theater_tcp.testing.line import GO_AHEAD, STARTTLS, Line, Owner, spawn
 
 
 class Keeper(Owner):
@@ -406,6 +408,70 @@ def test_whatever_ends_a_connection_its_socket_is_released_once_and_nothing_is_l
         assert stage.metrics().connections == stage.network.accepted_now == 0
         assert len(stage.poller.watched) == 1, "the listener's"
         assert not stage.network.connections
+
+
+def kept(stage: Stage) -> int:
+    """How many connections the idle deadlines keep in memory."""
+    return sum(map(len, stage.network.idle_deadlines._by_duration.values()))
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_connection_that_ends_while_the_rest_of_its_idle_timeout_passes_is_not_kept_for_it(end: Any) -> None:
+    with stage_with(idle_timeout=1000) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        stage.advance(400)
+        peer.send(b"x")
+        stage.advance(700)
+        assert kept(stage) == 1
+        end(connection, peer)
+        stage.advance(10)
+        assert not stage.network.connections
+        assert kept(stage) == 0
+
+
+def test_changed_options_replace_the_rest_of_an_idle_timeout() -> None:
+    with stage_with(idle_timeout=1000) as stage:
+        owner, connection, peer = Line.on(stage)
+        stage.advance(400)
+        connection.send(b"x")
+        stage.advance(700)
+        connection.set_options(idle_timeout=5000)
+        assert kept(stage) == 1
+        connection.set_options(idle_timeout=None)
+        assert kept(stage) == 0
+        stage.advance(10000)
+        assert (owner.closed, peer.ended) == ([], "")
+
+
+def test_an_upgrade_replaces_the_rest_of_an_idle_timeout(certificates: Certificates) -> None:
+    files = certificates.server
+    server_tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+    with stage_with(idle_timeout=1000, server_tls=server_tls) as stage:
+        peer = stage.connect_to(spawn(stage).actor_ref)
+        stage.advance(400)
+        peer.send(STARTTLS[:4])
+        stage.advance(700)
+        peer.send(STARTTLS[4:])
+        assert peer.receive_until(b"\n") == GO_AHEAD
+        peer.start_tls("localhost", ssl.create_default_context(cafile=certificates.ca))
+        assert kept(stage) == 1
+
+
+def test_a_connection_that_is_activated_when_its_socket_has_failed_already_is_not_kept_for_its_idle_timeout() -> None:
+    class Slow(Owner):
+        """Activates its connections a second after it heard of them."""
+
+        async def handle_connection(self, connection: ConnectionHandle) -> None:  # type: ignore[override]
+            await self.sleep(1)
+            connection.activate()
+
+    with stage_with(idle_timeout=1000) as stage:
+        owner = spawn(stage, Slow)
+        stage.connect_to(owner.actor_ref).abort()
+        stage.advance(1)
+        assert owner.closed == ["reset"]
+        assert kept(stage) == 0
 
 
 def test_a_peer_that_resets_a_pending_connection_is_told_by_on_close() -> None:

@@ -51,7 +51,7 @@ class Connection(UpgradableStream):
         listener: the listener that accepted it, if one did.
     """
 
-    __slots__ = ("_awaits_activation",)
+    __slots__ = ("_awaits_activation", "_idle_delay")
 
     _actor_begun = True  # there is nothing to start
 
@@ -68,6 +68,7 @@ class Connection(UpgradableStream):
         UpgradableStream.__init__(self, network, sock, peer, options, phase, owner, listener)
         self.handle = owner.handle_for(self)
         self._awaits_activation = False  # a deadline is set
+        self._idle_delay: float | None = None  # that of the deadline that is set
         owner.connections[self] = None
         network.connections[self] = None
         network.registry[self.actor_ref] = None
@@ -246,14 +247,14 @@ class Connection(UpgradableStream):
         left = self.last_activity + timeout - self.network.loop.now
         if left > 0:
             grain = timeout / 16  # few durations, though the rests are as many as the connections: late by at most one
-            self.network.idle_deadlines.set(self, math.ceil(left / grain) * grain)
+            self.look_for_idleness(math.ceil(left / grain) * grain)
         else:
             self.network.metrics.timeouts += 1
             self.fail("timeout", flush=True)
 
     def socket_released(self) -> None:
         """The socket is closed: with the owner's last word, the actor's life ends."""
-        if self._awaits_activation or self.options.idle_timeout is not None:
+        if self._awaits_activation or self._idle_delay is not None:
             self._forget_deadlines()
         if self.flush_waiters is not None:
             self._wake_waiters()  # a handler that waits for room would keep its owner from hearing of the end
@@ -314,7 +315,7 @@ class Connection(UpgradableStream):
             self._awaits_activation = False
             self.network.pending_deadlines.clear(self, self.options.pending_timeout)
         if self.options.idle_timeout is not None:
-            self.network.idle_deadlines.set(self, self.options.idle_timeout)
+            self.look_for_idleness(self.options.idle_timeout)
         if not self._in_callback:
             self.refresh()
             self.update_interest()
@@ -325,14 +326,22 @@ class Connection(UpgradableStream):
         self.network.pending_deadlines.set(self, self.options.pending_timeout)
         self.update_interest()
 
+    def look_for_idleness(self, delay: float | None) -> None:
+        """Let :meth:`idle_expired` come in ``delay`` seconds, and not when it was to come before; None: never."""
+        deadlines = self.network.idle_deadlines
+        if self._idle_delay is not None:
+            deadlines.clear(self, self._idle_delay)
+        self._idle_delay = delay if self.fd >= 0 else None
+        if self._idle_delay is not None:
+            deadlines.set(self, self._idle_delay)
+
     def _forget_deadlines(self) -> None:
         network, options = self.network, self.options
         if self._awaits_activation:
             network.pending_deadlines.clear(self, options.pending_timeout)
         if self.output is not None:
             network.send_deadlines.clear(self, options.send_timeout)
-        if options.idle_timeout is not None:
-            network.idle_deadlines.clear(self, options.idle_timeout)
+        self.look_for_idleness(None)
 
     def _renew_deadlines(self) -> None:
         network, options = self.network, self.options
@@ -340,5 +349,5 @@ class Connection(UpgradableStream):
             network.pending_deadlines.set(self, options.pending_timeout)
         if self.output is not None:
             network.send_deadlines.set(self, options.send_timeout)
-        if options.idle_timeout is not None and self.state.phase is OPEN:
-            network.idle_deadlines.set(self, options.idle_timeout)
+        if self.state.phase is OPEN:
+            self.look_for_idleness(options.idle_timeout)

@@ -61,6 +61,10 @@ class UpgradableStream(OwnedStream):
         """The connection is open from now on."""
         raise NotImplementedError
 
+    def look_for_idleness(self, delay: float | None) -> None:
+        """See in ``delay`` seconds whether anything comes or goes; None: never."""
+        raise NotImplementedError
+
     # -- beginning one -------------------------------------------------------------------------------------------------
 
     def upgrade_to_tls_server(self, handle: Any) -> Future[None]:
@@ -162,7 +166,7 @@ class UpgradableStream(OwnedStream):
             if self.owner is not None and self.owner.hears("on_tls"):
                 self._tls_news = True
             if self.options.idle_timeout is not None:  # one that passed during the handshake did not count
-                self.network.idle_deadlines.set(self, self.options.idle_timeout)
+                self.look_for_idleness(self.options.idle_timeout)
         if handshake.future is not None:
             handshake.future.set(None)
         if self._tls_news:
