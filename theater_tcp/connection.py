@@ -200,6 +200,7 @@ class Connection(UpgradableStream):
         """
         if self.state.phase is CLOSING and self.reason is not None:
             return
+        never_told = self.state.phase is PENDING and self._announcement is not None  # else it was handed over
         self.state.apply(FAIL)
         self._count_ran_out = False
         self._tls_news = False
@@ -215,7 +216,7 @@ class Connection(UpgradableStream):
             if self.output is not None and self.fd >= 0:
                 reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
             self.release_socket()
-        if self._close_told or self.hidden or self._announcement is not None:  # it was told, or never heard of this one
+        if self._close_told or self.hidden or never_told:
             self._leave_owner()
             self._end_if_done()
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 import pytest
 
-from tests.peers import TIMEOUT, receive_exactly, receive_to_end, stuff
+from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end, stuff
 from tests.support import KINDS, Owner, Stage, outcome_of, settled
 from theater_tcp import TcpActor
 from theater_tcp.errors import Busy, InvalidArgument, NoSuchActor, NotFound, NotOwner
@@ -210,6 +210,62 @@ def test_contract_10_transfer_to_oneself_is_allowed(stage: Stage, kind: str, mod
     assert after.id == connection.id
     peer.sendall(b"mine again")
     is_passive_and_whole(owner, after, b"mine again")
+
+
+def test_contract_19_a_callback_that_fails_after_a_transfer_to_oneself_is_told_behind_the_transfer(
+    stage: Stage, kind: str
+) -> None:
+    stage.foresee_callback_failures()
+
+    def keep_and_fail(actor: Any, connection: Any, _data: bytes) -> None:
+        connection.transfer(actor.actor_ref)
+        raise ValueError
+
+    def go_on(_actor: Any, connection: Any) -> None:
+        connection.set_active("active")  # it has ended: that is no failure of this callback
+
+    owner = stage.owner(kind, on_data=keep_and_fail, handle_connection_transfer=go_on)
+    _, peer = owner.meet(mode="active")
+    peer.sendall(b"x")
+    owner.expect("on_data", b"x")
+    owner.expect("handle_connection_transfer")
+    owner.expect("on_close", "callback: ValueError")
+    owner.hears_nothing()
+    assert receive_to_end(peer) == b""
+    assert stage.theater.metrics().callback_failures == 1
+
+
+@pytest.mark.parametrize("end", ["eof", "reset", "timeout", "shutdown"])
+def test_contract_19_a_target_hears_of_both_where_the_connection_ends_before_it_hears_of_the_transfer(
+    stage: Stage, kind: str, target_kind: str, end: str
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    async def busy(actor: Any) -> None:
+        began.set()
+        if target_kind == "thread":
+            assert go_on.wait(TIMEOUT)
+        else:
+            await actor.to_thread(go_on.wait, TIMEOUT)
+
+    owner, target = stage.owner(kind), stage.owner(target_kind)
+    busily = target.ref.ask(busy, block=False)
+    assert began.wait(TIMEOUT)
+    connection, peer = owner.meet(idle_timeout=0.05 if end == "timeout" else None)
+    owner.call(connection.transfer, target.ref)
+    if end == "timeout":
+        assert receive_to_end(peer) == b""
+    elif end == "shutdown":
+        connection.actor_ref.stop()
+    else:
+        cut(peer) if end == "reset" else peer.close()
+        stage.pass_turns()
+    go_on.set()
+    outcome_of(busily)
+    target.expect("handle_connection_transfer")
+    target.expect("on_close", end)
+    target.hears_nothing()
+    owner.hears_nothing()
 
 
 def test_contract_10_transfer_does_not_wait_for_the_targets_handler(stage: Stage, kind: str, target_kind: str) -> None:
