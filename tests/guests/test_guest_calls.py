@@ -259,11 +259,34 @@ def test_a_peer_that_resets_while_a_guest_sends_ends_it_with_reset(stage: GuestS
 def test_set_option_takes_the_names_and_units_of_a_manifest(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
     connection, _peer = guest.meet(mode="passive")
-    for name, value in (("idle_timeout", "5 min"), ("half_open", "true"), ("write_buffer_limit", "2 MiB")):
+    for name, value in (("idle_timeout", "5 min"), ("half_open", "true"), ("write_buffer_limit", "512 KiB")):
         guest.calls("tcp-ext#set-option", connection.id, name, value)
     options = connection._core.options
-    assert (options.idle_timeout, options.half_open, options.write_buffer_limit) == (300.0, True, 2 << 20)
+    assert (options.idle_timeout, options.half_open, options.write_buffer_limit) == (300.0, True, 512 << 10)
     assert options.receive_timeout is None
+
+
+@pytest.mark.parametrize("name", ["read_buffer_limit", "write_buffer_limit", "write_buffer_hard_limit"])
+def test_a_guest_may_lower_the_limits_of_a_connections_buffers_and_not_raise_them(
+    stage: GuestStage, road: str, name: str
+) -> None:
+    guest = stage.guest(road)
+    options: dict[str, Any] = {
+        "read_buffer_limit": 1000,
+        "write_buffer_limit": 2000,
+        "write_buffer_hard_limit": 3000,
+    }
+    most = options[name]
+    connection, _peer = guest.meet(mode="passive", **options)
+    for size in (most, most - 1, most):
+        guest.calls("tcp-ext#set-option", connection.id, name, str(size))
+        assert getattr(connection._core.options, name) == size
+    assert guest.refused("tcp-ext#set-option", connection.id, name, "3 KiB") == (
+        f"limit: {name}: 3072 is above {most}, with which the guest got the connection"
+    )
+    assert guest.refused("tcp-ext#set-option", connection.id, name, "none").startswith("invalid: ")
+    assert guest.refused("tcp-ext#set-framing", connection.id, "line", 1001).startswith("invalid: ")
+    assert getattr(connection._core.options, name) == most
 
 
 WRONG_OPTIONS = [

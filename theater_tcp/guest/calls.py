@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner, ShutDown, TheaterError
-from theater_tcp.fields import from_text, unknown_name
+from theater_tcp.fields import check_field, from_text, unknown_name
 from theater_tcp.future import Future
 from theater_tcp.guest.interface import PACKAGE
 from theater_tcp.settings import Options
@@ -47,6 +47,10 @@ MAX_SHOWN = 100
 """Characters of an unknown id that an error shows."""
 
 MAX_COUNT_DIGITS = 5
+
+BUFFERS = frozenset({"read_buffer_limit", "write_buffer_limit", "write_buffer_hard_limit"})
+"""Options by which a connection costs memory of the host: a guest may lower them, and raise them up to what they were.
+A frame is never longer than ``read_buffer_limit``."""
 
 
 class GuestCalls:
@@ -204,12 +208,18 @@ class GuestCalls:
 
     def set_option(self, connection_id: str, name: str, value: str) -> None:
         """``tcp-ext.set-option``: by the name and in the units of a manifest."""
-        handle = self._connection(connection_id)
+        handle: Any = self._connection(connection_id)
         if name in ("server_tls", "client_tls"):
             raise InvalidArgument(f"{name}: certificates are for the manifest to name")
         if name not in Options.field_names():  # also what Python would take for a parameter of its own
             raise unknown_name(_short(name), Options.field_names())
-        handle.set_options(**{name: _option(name, _short(value))})
+        option = _option(name, _short(value))
+        if name in BUFFERS:
+            check_field(Options, name, option)
+            most = getattr(handle.began, name)
+            if option > most:
+                raise LimitReached(f"{name}: {option} is above {most}, with which the guest got the connection")
+        handle.set_options(**{name: option})
 
     def tls_info(self, connection_id: str) -> dict[str, Any] | None:
         """``tcp-ext.tls-info``: the record, or None."""

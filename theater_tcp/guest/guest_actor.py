@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from theater_tcp.guest_settings import Limits
+    from theater_tcp.settings import Options
 
 __all__ = ["CALLBACKS", "GuestActor", "GuestInstance", "GuestProgram", "Keeper"]
 
@@ -111,7 +112,16 @@ class Keeper(Protocol):
 class GuestConnectionHandle(ConnectionHandle):
     """A guest's hold on a connection, with its id as the guest's exports take it."""
 
-    __slots__ = ("_id_bytes", "_prepared")
+    __slots__ = ("_began", "_id_bytes", "_prepared")
+
+    @property
+    def began(self) -> Options:
+        """The options with which the guest got the connection: to be looked at before it changes them."""
+        try:
+            return self._began
+        except AttributeError:
+            self._began: Options = self._core.options
+            return self._began
 
     @property
     def id_bytes(self) -> bytes:
