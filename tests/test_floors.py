@@ -38,6 +38,7 @@ FLOORS: dict[int, set[str]] = {
     1: {
         "connection_state",
         "framing",
+        "log_allowance",
         "output_queue",
         "tls_engine",
         "client_hello",

@@ -1,8 +1,8 @@
 """``listen`` and ``connect`` for an owner of whatever kind, as far as its permissions go.
 
 Whoever opens a socket for an actor comes through here, so this is the one place where permissions are heeded. A refusal
-is the error ``denied``, a warning in the log with the actor, the address and the reason, and a count; it comes before
-a name is asked for that no pattern allows, and in every case before a packet goes to the peer.
+is the error ``denied``, a count, and a warning in the log with the actor, the address and the reason, for so many in a
+second. It comes before a name is asked for that no pattern allows, and in every case before a packet goes to the peer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from theater_tcp.event_loop import running_loop
 from theater_tcp.fields import check_field
 from theater_tcp.future import Future
 from theater_tcp.listener import Listener
+from theater_tcp.log_allowance import LogAllowance
 from theater_tcp.settings import Settings
 from theater_tcp.socket_options import apply_to_socket
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["open_connection", "open_listener"]
 
 logger = logging.getLogger("theater_tcp.permissions")
+
+MAX_REFUSALS = 10
+"""Refusals of one owner that are logged in a second: an actor that isn't trusted may ask as often as it likes."""
 
 
 def open_listener(
@@ -174,7 +178,13 @@ def _permitted(network: Network, owner: Owner, permissions: Permissions, address
 
 def _refused(network: Network, owner: Owner, what: str, address: Address, why: str) -> Denied:
     network.metrics.denied += 1
-    logger.warning("%s may not %s %s: %s", owner, what, address, why)
+    if owner.refusals is None:
+        owner.refusals = LogAllowance(MAX_REFUSALS)
+    if owner.refusals.take(network.loop.now):
+        dropped = owner.refusals.dropped()
+        if dropped:
+            logger.warning("%s: %d refusals were not logged", owner, dropped)
+        logger.warning("%s may not %s %s: %s", owner, what, address, why)
     return Denied(str(address))
 
 

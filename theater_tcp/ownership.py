@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from theater_tcp.actor import LoopActor
     from theater_tcp.connection import Connection
+    from theater_tcp.log_allowance import LogAllowance
     from theater_tcp.messages import Turn
     from theater_tcp.settings import Settings
 
@@ -48,6 +49,7 @@ class Owner:
 
     ``drain`` is called at once when the runtime is about to end, where ``on_drain`` would wait for its turn;
     ``max_connections`` is how many connections it may be handed to have; None is without limit.
+    ``refusals`` is how much may be logged of what it was not permitted, as soon as there is something.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class Owner:
         "listeners",
         "loop_actor",
         "max_connections",
+        "refusals",
         "settings",
     )
 
@@ -78,6 +81,7 @@ class Owner:
         self.loop_actor = loop_actor
         self.alive = True
         self.max_connections: int | None = None
+        self.refusals: LogAllowance | None = None
         self.drain: Callable[[], None] | None = None
         self.connections: dict[Connection, None] = {}
         self.listeners: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.peers import TIMEOUT
 from tests.support import Stage, outcome_of
 from theater_tcp import Permissions, Settings, TcpActor
 from theater_tcp.errors import Denied, InvalidArgument, Unreachable
+from theater_tcp.log_allowance import LogAllowance
+from theater_tcp.opening import MAX_REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +94,28 @@ def test_a_refusal_is_denied_with_the_address_and_it_is_logged_and_counted(
     reason = "it may connect to nothing (permissions.enabled is false)"
     assert line == f"Owner ({owner.ref.actor_urn}) may not connect to {address}: {reason}"
     nobody_came(listening)
+
+
+def test_of_many_refusals_in_a_second_some_are_logged_and_the_others_counted(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = [1000.0]
+
+    class ByThisClock(LogAllowance):
+        def take(self, _now: float) -> bool:
+            return super().take(seconds[0])
+
+    with confined() as stage, mock.patch("theater_tcp.opening.LogAllowance", ByThisClock):
+        owner = stage.owner(kind)
+        for now in (1000.0, 1001.0):
+            seconds[0] = now
+            for _ in range(MAX_REFUSALS + 3):
+                with pytest.raises(Denied):
+                    owner.connect("127.0.0.1:9")
+        assert stage.theater.metrics().denied == 2 * (MAX_REFUSALS + 3)
+    lines = refusals(caplog)
+    assert len(lines) == 2 * MAX_REFUSALS + 1
+    assert lines[MAX_REFUSALS] == f"Owner ({owner.ref.actor_urn}): 3 refusals were not logged"
 
 
 def test_a_name_that_no_pattern_has_is_not_even_asked_for(kind: str, names: Names) -> None:

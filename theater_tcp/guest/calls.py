@@ -17,6 +17,7 @@ from theater_tcp.errors import InvalidArgument, LimitReached, NotFound, NotOwner
 from theater_tcp.fields import check_field, from_text, unknown_name
 from theater_tcp.future import Future
 from theater_tcp.guest.interface import PACKAGE
+from theater_tcp.log_allowance import LogAllowance
 from theater_tcp.settings import Options
 
 if TYPE_CHECKING:
@@ -65,13 +66,11 @@ class GuestCalls:
     """
 
     __slots__ = (
+        "_allowance",
         "_drained",
-        "_dropped",
         "_limits",
-        "_lines",
         "_name",
         "_owner",
-        "_second",
         "_shut_down",
         "_tcp",
         "arrival",
@@ -91,8 +90,7 @@ class GuestCalls:
         """Is told what a ``receive`` waited for, as a future is settled; without it there is a future for each."""
         self.listeners: dict[str, ListenerHandle] = {}
         self._drained: set[str] | None = None  # the connections whose guest was told that the runtime is about to end
-        self._second = 0.0  # in which it has logged so many lines, and more were dropped
-        self._lines = self._dropped = 0
+        self._allowance = LogAllowance(limits.log_lines)
 
     # -- tcp ------------------------------------------------------------------------------------------------------
 
@@ -254,15 +252,11 @@ class GuestCalls:
 
     def log(self, level: str, message: str) -> None:
         """``runtime.log``: one line, whatever is in the message, and not too many."""
-        second = float(int(time.monotonic()))
-        if second != self._second:
-            if self._dropped:
-                logger.warning("%s: %d lines of its log were dropped", self._name, self._dropped)
-            self._second, self._lines, self._dropped = second, 0, 0
-        self._lines += 1
-        if self._lines > self._limits.log_lines:
-            self._dropped += 1
+        if not self._allowance.take(time.monotonic()):
             return
+        dropped = self._allowance.dropped()
+        if dropped:
+            logger.warning("%s: %d lines of its log were dropped", self._name, dropped)
         text = message[:MAX_LOG_LINE]
         if not text.isprintable():
             text = text.encode("unicode_escape").decode("ascii")
