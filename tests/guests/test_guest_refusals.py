@@ -345,6 +345,27 @@ def test_contract_G7_a_trap_is_logged_with_the_names_of_its_functions_and_the_pe
     assert "unreachable" in line
 
 
+FORGED = r"\1b[2J\1b[31mERROR\e2\80\ae\c2\85\r\n   9:    0x0 - forged\n   ERROR forged"
+
+
+def test_contract_G7_the_names_of_a_guests_functions_are_one_line_each_in_the_log(stage: GuestStage, road: str) -> None:
+    content = guest(
+        more=f"""(func $bad (@name "{FORGED}") unreachable)
+          (func $long (@name "{"x" * 10_000}") (call $bad))""",
+        init="(call $long) (i32.const 0x100)",
+    )
+    with pytest.raises(CallbackFailed):
+        stage.spawn(road, content)
+    [text] = stage.guest_errors()
+    first, *frames = text.split("\n")
+    assert "unreachable" in first
+    assert all(line.isprintable() for line in (first, *frames))
+    assert all(line.startswith("    ") and len(line) < 400 for line in frames)
+    assert not any(line.strip().startswith(("forged", "ERROR")) for line in frames)
+    assert any("x" * 200 in line for line in frames)
+    assert any(r"\x1b[2J" in line for line in frames)
+
+
 @pytest.mark.parametrize("export", ["handle-connection", "handle-connection-transfer", "on-data", "on-passive"])
 def test_contract_G3_an_error_that_a_callback_returns_ends_that_connection_alone(
     stage: GuestStage, road: str, export: str

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from theater_tcp.guest.wasm_reader import shown
+
 __all__ = ["backtrace_of", "message_of", "reason_of"]
+
+MAX_FRAMES = 50
+"""Functions of a backtrace that are kept."""
+
+MAX_FRAME = 300
+"""Characters of each."""
+
+MAX_REASON = 1000
+"""Characters of what wasmtime says."""
 
 
 def message_of(error: Exception) -> str:
@@ -21,7 +32,7 @@ def reason_of(message: str, size: int, limit: int) -> str:
         limit: bytes that it may have.
     """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    said = lines[-1] if lines else "it failed"
+    said = shown(lines[-1], MAX_REASON) if lines else "it failed"
     said = said.removeprefix("0: ").removeprefix("1: ").removeprefix("wasm trap: ")
     if "memory minimum size" in said or ("memory" in said and "exceeds" in said):
         return f"limit: memory: it needs more than {limit} bytes"
@@ -37,10 +48,16 @@ def reason_of(message: str, size: int, limit: int) -> str:
 
 
 def backtrace_of(message: str) -> tuple[str, ...]:
-    """The guest's functions, the innermost first."""
-    found = []
-    for line in message.splitlines():
+    """The guest's functions, the innermost first, each as one printable line.
+
+    Their names are the guest's to choose, line feeds and all, so a line that looks like a frame may be part of a name.
+    One whose number isn't the next is left out.
+    """
+    found: list[str] = []
+    for line in message.split("\n"):
         number, colon, frame = line.strip().partition(": ")
-        if colon and number.isdecimal() and " - " in frame:
-            found.append(frame.partition(" - ")[2])
+        if colon and number == str(len(found)) and " - " in frame:
+            found.append(shown(frame.partition(" - ")[2], MAX_FRAME))
+            if len(found) == MAX_FRAMES:
+                break
     return tuple(found)

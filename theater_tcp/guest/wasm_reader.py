@@ -17,11 +17,17 @@ class BinaryError(Exception):
     """A file that can't be a guest; the text is one line that says why."""
 
 
-def shown(name: str) -> str:
-    """A name out of a file, as it may stand in an error: printable, and not too long."""
+def shown(name: str, most: int = _MAX_SHOWN) -> str:
+    """A name out of a file, as it may stand in an error or in the log: printable, and not too long.
+
+    Args:
+        name: may be of any length.
+        most: how many characters are shown.
+    """
+    name = name[: most + 1]
     if not name.isprintable():
         name = name.encode("unicode_escape").decode("ascii")
-    return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
+    return name if len(name) <= most else f"{name[:most]}..."
 
 
 class Reader:
