@@ -9,6 +9,13 @@
 //! the message. Where some have it and some not, the client is told to come again (or that it can't be, where nothing
 //! would change), and those who have it may get it twice: a message may come twice, it may not be lost.
 //!
+//! A reply counts only where it came after its command; a store that speaks out of turn loses the connection. Nothing is
+//! said while there is something unread, and an idle connection is looked at first. What slips through shows at DATA: its
+//! go-ahead is the answer to nothing else, so all replies before it are accounted for when the content begins. That is why
+//! there is no BDAT here (RFC 3030): its reply looks like every other. Where the content went out in parts, the connection
+//! is looked at once more before the end. What stays open: a reply that comes between the go-ahead, or that look, and the
+//! store's reading of the end. Nobody could tell it from the answer to the end.
+//!
 //! The connection stays for the next message, of this client or of the guest's next one. Where the store has closed it
 //! meanwhile, it is opened anew, once, at the first recipient of a message: nothing that a second attempt could double has
 //! been said by then.
@@ -17,7 +24,6 @@ use crate::replies;
 use crate::settings::Settings;
 use crate::store::{Origin, Reply, Sender, Store};
 use crate::trace;
-use std::borrow::Cow;
 
 /// What reaches the store. One connection at most is open; an error is for the log.
 pub trait Network {
@@ -25,6 +31,8 @@ pub trait Network {
     fn send(&mut self, data: &[u8]) -> Result<(), String>;
     /// 1 or more bytes; none at the end of the stream.
     fn receive(&mut self) -> Result<Vec<u8>, String>;
+    /// What has come by now, without waiting; none if nothing has. The end of the stream is an error.
+    fn look(&mut self) -> Result<Vec<u8>, String>;
     /// Send what is still to be sent, then end the connection.
     fn close(&mut self);
     /// End it at once.
@@ -59,7 +67,6 @@ pub struct Lmtp<'a, N: Network> {
     is_settled: bool,
     takes_8bit: bool,
     takes_utf8: bool,
-    takes_chunks: bool,
     /// Recipients that the store accepted.
     accepted: usize,
     /// What the messages of this client are called in their Received fields, before a number.
@@ -69,6 +76,8 @@ pub struct Lmtp<'a, N: Network> {
     spool: Vec<u8>,
     /// What the store said and was not looked at yet.
     input: Vec<u8>,
+    /// When the connection was used or looked at, in seconds since 1970.
+    used_s: u64,
 }
 
 impl<'a, N: Network> Lmtp<'a, N> {
@@ -81,12 +90,12 @@ impl<'a, N: Network> Lmtp<'a, N> {
             is_settled: false,
             takes_8bit: false,
             takes_utf8: false,
-            takes_chunks: false,
             accepted: 0,
             identifier: String::new(),
             messages: 0,
             spool: Vec::new(),
             input: Vec::new(),
+            used_s: 0,
         }
     }
 
@@ -108,7 +117,7 @@ impl<'a, N: Network> Lmtp<'a, N> {
         self.input.clear();
         self.needs_reset = false;
         self.expect("greeting", b"220")?;
-        self.network.send(format!("LHLO {}\r\n", self.settings.hostname).as_bytes())?;
+        self.say(format!("LHLO {}\r\n", self.settings.hostname).as_bytes())?;
         let extensions = self.expect("LHLO", b"250")?;
         let has = |name: &[u8]| {
             extensions.split(|&octet| octet == b'\n').any(|line| {
@@ -117,7 +126,6 @@ impl<'a, N: Network> Lmtp<'a, N> {
         };
         self.takes_8bit = has(b"8BITMIME");
         self.takes_utf8 = has(b"SMTPUTF8");
-        self.takes_chunks = has(b"CHUNKING");
         self.phase = Phase::Ready;
         Ok(())
     }
@@ -139,7 +147,7 @@ impl<'a, N: Network> Lmtp<'a, N> {
             commands.push_str(if sender.is_utf8 { " SMTPUTF8\r\n" } else { "\r\n" });
         }
         commands.push_str(&format!("RCPT TO:<{}>\r\n", recipient));
-        self.network.send(commands.as_bytes())?;
+        self.say(commands.as_bytes())?;
         if is_first {
             if self.needs_reset {
                 self.expect("RSET", b"250")?;
@@ -161,7 +169,7 @@ impl<'a, N: Network> Lmtp<'a, N> {
     /// Send what waits; the store is to wait for content then.
     fn send_spool(&mut self) -> Result<(), Reply> {
         if self.phase == Phase::Open {
-            let outcome = self.network.send(b"DATA\r\n").and_then(|()| self.reply());
+            let outcome = self.say(b"DATA\r\n").and_then(|()| self.reply());
             match outcome {
                 Ok(reply) if reply.starts_with(b"354") => self.phase = Phase::Data,
                 Ok(reply) if matches!(reply[0], b'4' | b'5') && !reply.starts_with(b"421") => return Err(reply),
@@ -172,19 +180,17 @@ impl<'a, N: Network> Lmtp<'a, N> {
         if self.phase != Phase::Data {
             return Err(replies::LOCAL_ERROR.into());
         }
-        let outcome = self.network.send(&self.spool);
+        let text = std::mem::take(&mut self.spool);
+        let outcome = self.say(&text);
+        self.spool = text; // with its room
         self.spool.clear();
         outcome.map_err(|reason| self.fail(&reason))
     }
 
     /// Send the end of the message, and all that waits before it.
     fn send_end(&mut self) -> Result<(), Reply> {
-        if self.phase == Phase::Open && self.takes_chunks {
-            // All of it is here: one chunk (RFC 3030) needs no go-ahead.
-            let text = unstuffed(&self.spool);
-            let command = format!("BDAT {} LAST\r\n", text.len());
-            self.phase = Phase::Data;
-            return self.network.send(&[command.as_bytes(), &text].concat()).map_err(|reason| self.fail(&reason));
+        if self.phase == Phase::Data {
+            self.look().map_err(|reason| self.fail(&reason))?;
         }
         self.spool.extend_from_slice(b".\r\n");
         self.send_spool()
@@ -220,6 +226,29 @@ impl<'a, N: Network> Lmtp<'a, N> {
                 if later.is_some() { replies::PARTLY_STORED_RETRY } else { replies::PARTLY_STORED }.into()
             }
         })
+    }
+
+    /// Say something, when it is our turn.
+    fn say(&mut self, data: &[u8]) -> Result<(), String> {
+        self.check_turn()?;
+        self.network.send(data)
+    }
+
+    fn check_turn(&self) -> Result<(), String> {
+        if self.input.is_empty() { Ok(()) } else { Err(format!("it said {:?} unasked", lossy(&self.input))) }
+    }
+
+    /// Take what the store has said by now, so that [`Lmtp::check_turn`] sees it.
+    fn look(&mut self) -> Result<(), String> {
+        let data = self.network.look()?;
+        self.input.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// The same before a message. That costs as much as a tenth of the message, so it is done once a second at most.
+    fn look_after_a_pause(&mut self) -> Result<(), String> {
+        let now_s = self.network.now_s();
+        if std::mem::replace(&mut self.used_s, now_s) == now_s { Ok(()) } else { self.look() }
     }
 
     /// A reply that gives an answer: yes, not now, or no.
@@ -283,7 +312,8 @@ impl<N: Network> Store for Lmtp<'_, N> {
         }
         if self.phase != Phase::Off {
             let was_idle = self.phase == Phase::Ready;
-            match self.ask(sender, recipient) {
+            let outcome = if was_idle { self.look_after_a_pause() } else { Ok(()) };
+            match outcome.and_then(|()| self.ask(sender, recipient)) {
                 Ok(reply) => return reply,
                 Err(_) if was_idle && self.accepted == 0 => self.network.abort(), // it has waited for us for too long
                 Err(reason) => return self.fail(&reason),
@@ -303,9 +333,10 @@ impl<N: Network> Store for Lmtp<'_, N> {
     fn begin(&mut self, origin: &Origin) {
         self.messages += 1;
         let identifier = format!("{}-{}", self.identifier, self.messages);
-        let now_s = self.network.now_s();
+        self.used_s = self.network.now_s();
         self.spool.clear();
-        self.spool.extend_from_slice(trace::received(origin, &self.settings.hostname, &identifier, now_s).as_bytes());
+        let received = trace::received(origin, &self.settings.hostname, &identifier, self.used_s);
+        self.spool.extend_from_slice(received.as_bytes());
     }
 
     fn write(&mut self, text: &[u8]) -> Result<(), Reply> {
@@ -322,7 +353,10 @@ impl<N: Network> Store for Lmtp<'_, N> {
             Ok(()) => match self.outcome() {
                 Ok(reply) => {
                     self.phase = Phase::Ready;
-                    self.is_settled = reply[0] == b'2' && self.input.is_empty();
+                    self.is_settled = reply[0] == b'2';
+                    if let Err(reason) = self.check_turn() {
+                        self.fail(&reason);
+                    }
                     reply
                 }
                 // The store may have it nevertheless; but a message that comes twice is better than one that is lost
@@ -350,23 +384,6 @@ impl<N: Network> Store for Lmtp<'_, N> {
             Phase::Lost => self.phase = Phase::Off,
         }
     }
-}
-
-/// Without the dots that DATA wants stuffed (RFC 5321, 4.5.2).
-fn unstuffed(text: &[u8]) -> Cow<'_, [u8]> {
-    let mut found = Vec::new();
-    let mut begin = 0;
-    for dot in 2..text.len() {
-        if text[dot] == b'.' && text[dot - 1] == b'\n' {
-            found.extend_from_slice(&text[begin..dot]);
-            begin = dot + 1;
-        }
-    }
-    if begin == 0 {
-        return text.into();
-    }
-    found.extend_from_slice(&text[begin..]);
-    found.into()
 }
 
 fn is_reply_line(line: &[u8]) -> bool {

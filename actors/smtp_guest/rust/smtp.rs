@@ -24,6 +24,9 @@ use theater::{clock, Actor, Connection, Error, Result};
 /// At most so many octets are taken in one call, which are 2 for each of the store's pieces.
 const READ_SIZE: u32 = 65_536;
 
+/// The time of a `receive` that gives what is there: over when the runtime has looked at the socket.
+const LOOK: &str = "1 us";
+
 struct Smtp {
     settings: &'static Settings,
     store: Lmtp<'static, StoreConnection>,
@@ -143,6 +146,14 @@ fn duration(seconds: f64) -> String {
     format!("{:.3} s", seconds)
 }
 
+/// What there is to receive, also while the runtime goes down.
+fn receive(connection: &Connection) -> Result<Vec<u8>> {
+    match connection.receive(READ_SIZE) {
+        Err(error) if error.kind() == "shutdown" => connection.receive(READ_SIZE), // it is said once
+        data => data,
+    }
+}
+
 /// The connection to the store.
 struct StoreConnection {
     connection: Option<Connection>,
@@ -168,8 +179,17 @@ impl Network for StoreConnection {
     }
 
     fn receive(&mut self) -> std::result::Result<Vec<u8>, String> {
-        match self.open()?.receive(READ_SIZE) {
-            Err(error) if error.kind() == "shutdown" => Ok(self.open()?.receive(READ_SIZE)?), // it is said once
+        Ok(receive(self.open()?)?)
+    }
+
+    fn look(&mut self) -> std::result::Result<Vec<u8>, String> {
+        let connection = self.open()?;
+        connection.set_option("receive_timeout", LOOK)?;
+        let outcome = receive(connection);
+        connection.set_option("receive_timeout", &self.timeout)?;
+        match outcome {
+            Ok(data) if data.is_empty() => Err("it has closed the connection".to_owned()),
+            Err(error) if error.kind() == "timeout" => Ok(Vec::new()),
             data => Ok(data?),
         }
     }

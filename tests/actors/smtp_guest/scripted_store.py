@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from tests.actors.smtp.serving import TIMEOUT_S
 
 GREETING = b"220 store LMTP\r\n"
-LHLO = b"250-store\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+LHLO = b"250-store\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n"
+"""It would take chunks as well (BDAT), which nobody is to send it."""
 OK = b"250 2.0.0 Ok\r\n"
 GO_AHEAD = b"354 Go ahead\r\n"
 HANG_UP = b""
@@ -83,3 +84,51 @@ def playing(*scripts: Sequence[bytes]) -> Iterator[ScriptedStore]:
 def scripted(*scripts: Sequence[bytes]) -> AbstractContextManager[ScriptedStore]:
     """The same; the greeting and the answer to LHLO come before each script."""
     return playing(*((GREETING, LHLO, *script) for script in scripts))
+
+
+class StoreByHand:
+    """A connection of the guest's to a store that the test itself plays, step by step.
+
+    Args:
+        connection: as it was accepted.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(TIMEOUT_S)
+        self._connection = connection
+        self._reader = connection.makefile("rb")
+
+    def __enter__(self) -> StoreByHand:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self._connection.close()
+
+    def say(self, data: bytes) -> None:
+        """Say something, whether it was asked for or not."""
+        self._connection.sendall(data)
+
+    def hear(self, end: bytes = b"") -> None:
+        """Read a line, or all up to the line that is the end."""
+        while (line := self._reader.readline()) != end and end:
+            assert line
+
+    def answer(self, *replies: bytes) -> None:
+        """Answer as many commands; what follows a go-ahead is a message."""
+        end = b""
+        for reply in replies:
+            self.hear(end)
+            self.say(reply)
+            end = b".\r\n" if reply == GO_AHEAD else b""
+
+    def greet(self) -> None:
+        """The greeting, and the answer to LHLO."""
+        self.say(GREETING)
+        self.answer(LHLO)
+
+
+def accept(listening: socket.socket) -> StoreByHand:
+    """Play the store of the next connection."""
+    listening.settimeout(TIMEOUT_S)
+    return StoreByHand(listening.accept()[0])

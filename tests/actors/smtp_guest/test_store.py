@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.actors.smtp.driver import GREETED
 from tests.actors.smtp.serving import Dialog, the_guest
-from tests.actors.smtp_guest.scripted_store import GO_AHEAD, GREETING, HANG_UP, LHLO, OK, playing, scripted
+from tests.actors.smtp_guest.scripted_store import GO_AHEAD, GREETING, HANG_UP, LHLO, OK, accept, playing, scripted
 from theater_tcp import Options, Permissions, Settings, Theater, TheaterError
 from theater_tcp.guest_settings import Limits
 
@@ -20,7 +22,6 @@ B, C, D = (b"RCPT TO:<%c@example.org>\r\n" % letter for letter in b"bcd")
 TEXT = b"Subject: hi\r\n\r\n..dots\r\n.\r\n"
 NO = b"550 5.1.1 Nobody of that name\r\n"
 LATER = b"450 4.2.1 Not now\r\n"
-TEXT_IN_CHUNKS = b".a\r\nb..\r\n\r\n..\r\n.\r\n"
 TWO = (OK, OK, OK, GO_AHEAD)
 """To MAIL, two times RCPT, DATA."""
 
@@ -188,9 +189,9 @@ def test_a_store_that_is_not_there_has_the_client_come_again_and_is_tried_at_the
         assert client.ask(MAIL + B + b"DATA\r\nRSET\r\n", 4)[1:] == ["451 4.3.0", "554 5.5.1", "250 2.0.0"]
         with socket.create_server((address.rpartition(":")[0], int(address.rpartition(":")[2]))) as listening:
             client.send(MAIL + B)
-            store, _ = listening.accept()
-            with store:
-                store.sendall(GREETING + LHLO + OK + OK)
+            with accept(listening) as store:
+                store.greet()
+                store.answer(OK, OK)
                 assert [client.code(), client.code()] == ["250 2.1.0", "250 2.0.0"]
     assert f"the store {address}: refused" in caplog.text
 
@@ -241,19 +242,6 @@ def test_a_text_by_chunks_has_its_dots_stuffed_and_its_last_line_ended() -> None
         chunks = b"BDAT 4\r\n.a\r\nBDAT 2\r\n.\rBDAT 4 LAST\r\n\n..b"
         assert client.ask(MAIL + B + chunks, 5)[4] == "250 2.0.0"
     assert store.heard[4].endswith(b" +0000\r\n..a\r\n..\r\n...b\r\n.\r\n")
-
-
-def test_a_message_that_is_there_as_a_whole_goes_in_one_chunk_where_the_store_takes_chunks() -> None:
-    lhlo = b"250-store\r\n250 CHUNKING\r\n"
-    text = b"..a\r\nb..\r\n\r\n...\r\n..\r\n.\r\n"
-    for command in (b"DATA\r\n" + text, b"BDAT %d LAST\r\n%s" % (len(TEXT_IN_CHUNKS), TEXT_IN_CHUNKS)):
-        with playing((GREETING, lhlo, OK, OK, OK)) as store, fronting(store.address) as front, front.dial() as client:
-            client.send(MAIL + B + command)
-            client.send(b"QUIT\r\n")
-            assert client.rest().endswith(b"\r\n250 2.0.0 Ok\r\n221 2.0.0 Goodbye\r\n")
-        size, _, received = store.heard[3].partition(b" LAST\r\n")
-        assert store.rest.endswith(b" +0000\r\n" + TEXT_IN_CHUNKS)
-        assert size == b"BDAT %d" % len(received + store.rest)
 
 
 def test_a_store_that_takes_too_long_has_the_client_come_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -376,13 +364,12 @@ def test_a_store_that_ends_the_connection_while_nobody_needs_it_is_connected_to_
         for _ in range(2):
             with front.dial() as client:
                 client.send(MAIL + B + b"DATA\r\n" + TEXT)
-                store, _ = listening.accept()
-                with store, store.makefile("rb") as reader:
-                    store.sendall(b"".join([GREETING, LHLO, *MESSAGE]))
+                with accept(listening) as store:
+                    store.greet()
+                    store.answer(*MESSAGE)
                     assert [client.code() for _ in range(4)][3] == "250 2.0.0"
                     leave(client)
-                    assert b".\r\n" in iter(reader.readline, b"")
-                    store.sendall(b"421 4.4.2 Idle for too long\r\n")
+                    store.say(b"421 4.4.2 Idle for too long\r\n")
     assert caplog.text == ""
 
 
@@ -408,6 +395,97 @@ def test_what_a_client_was_refused_is_not_counted_against_the_next_one(replies: 
         with front.dial() as client:
             assert deliver(client) == "250 2.0.0"
         assert [command[:4] for command in store.heard].count(b"LHLO") == 2
+
+
+# -- replies that came before their command ------------------------------------------------------------------------
+
+
+@contextmanager
+def by_hand(**init: Any) -> Iterator[tuple[Front, socket.socket]]:
+    """A warm guest, and where it connects to."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        warm(f"127.0.0.1:{listening.getsockname()[1]}", **init) as front,
+    ):
+        yield front, listening
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the guest's clock shows, in seconds: a list of one, to be changed."""
+    seconds = [1_700_000_000]
+    stopped = SimpleNamespace(monotonic=time.monotonic, time_ns=lambda: seconds[0] * 1_000_000_000)
+    monkeypatch.setattr("theater_tcp.guest.calls.time", stopped)
+    return seconds
+
+
+def test_a_reply_too_many_is_no_answer_to_the_next_message(caplog: pytest.LogCaptureFixture) -> None:
+    again = b"250 2.0.0 Ok, I said\r\n"
+    with (
+        scripted((OK, OK, GO_AHEAD, OK + again), (OK, OK, GO_AHEAD, LATER)) as store,
+        fronting(store.address) as front,
+        front.dial() as client,
+    ):
+        assert deliver(client) == "250 2.0.0"
+        assert deliver(client) == "450 4.2.1"
+    assert f'the store {store.address}: it said "{says(again)}" unasked' in caplog.text
+
+
+def test_a_reply_too_many_that_comes_late_costs_the_store_its_idle_connection(clock: list[int]) -> None:
+    with by_hand() as (front, listening), front.dial() as client, front.dial() as other:
+        client.send(MAIL + B + b"DATA\r\n" + TEXT)
+        with accept(listening) as store:
+            store.greet()
+            store.answer(*MESSAGE)
+            assert [client.code() for _ in range(4)][3] == "250 2.0.0"
+            leave(client)
+            store.say(OK)
+            clock[0] += 1
+            other.send(MAIL + B + b"DATA\r\n" + TEXT)
+            with accept(listening) as anew:
+                anew.greet()
+                anew.answer(OK, OK, GO_AHEAD, LATER)
+                assert [other.code() for _ in range(4)][3] == "450 4.2.1"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_reply_too_many_that_was_taken_for_another_shows_before_the_message_has_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with by_hand() as (front, listening), front.dial() as client:
+        client.send(MAIL + B + b"DATA\r\n" + TEXT)
+        with accept(listening) as store:
+            store.greet()
+            store.answer(*MESSAGE)
+            assert [client.code() for _ in range(4)][3] == "250 2.0.0"
+            store.say(OK)
+            client.send(MAIL + B)
+            store.answer(OK, OK)
+            assert client.code() == "250 2.1.0"
+            assert client.code() == "250 2.0.0"
+            client.send(b"DATA\r\n" + TEXT)
+            assert [client.code(), client.code()] == ["354 Go ah", "451 4.3.0"]
+    assert 'it said "250 2.0.0 Ok' in caplog.text
+
+
+@pytest.mark.parametrize("early", [OK, NO, b"2"], ids=["yes", "no", "part"])
+def test_a_reply_before_the_end_of_a_message_is_not_the_answer_to_the_end(early: bytes) -> None:
+    line = b"x" * 898 + b"\r\n"
+    with by_hand(spool_size=4096) as (front, listening), front.dial() as client:
+        client.send(MAIL + B + b"DATA\r\n" + line * 10)
+        with accept(listening) as store:
+            store.greet()
+            store.answer(OK, OK, GO_AHEAD)
+            store.hear(line)
+            store.say(early)
+            client.send(line + b".\r\n")
+            assert [client.code() for _ in range(4)] == ["250 2.1.0", "250 2.0.0", "354 Go ah", "451 4.3.0"]
+
+
+def test_a_reply_together_with_the_go_ahead_is_not_the_answer_to_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with scripted((OK, OK, GO_AHEAD + OK)) as store, fronting(store.address) as front, front.dial() as client:
+        assert deliver(client) == "451 4.3.0"
+    assert 'it said "250 2.0.0 Ok" unasked' in caplog.text
 
 
 def test_without_a_timeout_of_its_own_the_guest_leaves_the_receive_timeout_as_it_is() -> None:
