@@ -32,6 +32,8 @@ LONGEST_PATH = "/" + "p" * 106
         ("example.org.:25", HostPort("example.org.", 25, socket.AF_UNSPEC)),
         ("my_service.3com.example:25", HostPort("my_service.3com.example", 25, socket.AF_UNSPEC)),
         ("bücher.example:25", HostPort("xn--bcher-kva.example", 25, socket.AF_UNSPEC)),
+        ("faß.example:25", HostPort("xn--fa-hia.example", 25, socket.AF_UNSPEC)),
+        ("_dmarc.bücher.example:25", HostPort("_dmarc.xn--bcher-kva.example", 25, socket.AF_UNSPEC)),
         ("a:00080", HostPort("a", 80, socket.AF_UNSPEC)),
         ("unix:/run/echo.sock", UnixPath("/run/echo.sock")),
         ("unix:/with space:25", UnixPath("/with space:25")),

@@ -537,6 +537,7 @@ def test_a_file_of_ca_certificates_holds_nothing_else(put: Put, parts: list[Any]
         ("bücher.example", "xn--bcher-kva.example"),
         ("*.BÜCHER.example", "*.xn--bcher-kva.example"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example"),
         ("localhost", "localhost"),
         ("_mta-sts.example.org", "_mta-sts.example.org"),
         ("1.example.org", "1.example.org"),
@@ -567,7 +568,7 @@ def test_a_name_has_the_form_in_which_tls_carries_it(text: str, name: str) -> No
         ("mx.example.org:25", "is no host name"),
         ("a" * 64, "is no host name"),
         (".".join(["a" * 60] * 5), "is no host name"),
-        ("ü" * 70, "is a name that can't be encoded (IDNA)"),
+        ("ü" * 70, "is a name that can't be encoded (IDNA 2008)"),
     ],
 )
 def test_what_is_no_name_that_clients_ask_for_is_told(text: str, reason: str) -> None:

@@ -114,6 +114,7 @@ def test_a_distinguished_name_begins_with_its_most_specific_part() -> None:
         ("_25._tcp.example.org", dns("_25._tcp.example.org")),
         ("bücher.example", dns("xn--bcher-kva.example")),
         ("xn--bcher-kva.example", dns("xn--bcher-kva.example")),
+        ("faß.example", dns("xn--fa-hia.example")),
         ("a" * 63 + ".example", dns("a" * 63 + ".example")),
         ("127.0.0.1", address("127.0.0.1")),
         ("::1", address("::1")),

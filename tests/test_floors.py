@@ -27,6 +27,7 @@ FLOORS: dict[int, set[str]] = {
         "fields",
         "settings",
         "tls_settings",
+        "host_names",
         "address",
         "address_patterns",
         "address_classes",

@@ -3,7 +3,8 @@
 Three forms are understood:
 
 ``host:port``
-    A name or an IPv4 address. Names are IDNA-encoded (RFC 3490) and lower-cased; they are resolved later, elsewhere.
+    A name or an IPv4 address. Names get their ASCII form (:mod:`theater_tcp.host_names`); they are resolved later,
+    elsewhere.
 ``[v6]:port``
     An IPv6 address in brackets (RFC 3986, 3.2.2), where needed with a scope: ``[fe80::1%eth0]:25`` (RFC 4007, 11).
 ``unix:/path``
@@ -26,6 +27,7 @@ from typing import Any
 import msgspec
 
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.host_names import ascii_name
 
 __all__ = ["Address", "HostPort", "UnixPath", "format_sockaddr", "parse"]
 
@@ -221,16 +223,13 @@ def _parse_port(text: str, port_text: str, listening: bool) -> int:
 
 
 def _parse_name(text: str, host: str) -> str:
-    # The length comes first: the codec's time grows with the square of it.
+    # The length comes first: what follows takes time for each character.
     if len(host.removesuffix(".")) > _MAX_NAME:
         raise _wrong(text, f"the host name is longer than {_MAX_NAME} characters")
-    if host.isascii():
-        name = host.lower()
-    else:
-        try:
-            name = host.encode("idna").decode("ascii").lower()
-        except UnicodeError:
-            raise _wrong(text, "the host name can't be encoded (IDNA)") from None
+    try:
+        name = ascii_name(host)
+    except InvalidArgument as error:
+        raise _wrong(text, f"the host name {error.detail}") from None
     if len(name.removesuffix(".")) > _MAX_NAME or not _NAME.fullmatch(name):
         raise _wrong(text, "the host is neither an IPv4 address nor a host name")
     if _NUMBER.fullmatch(name.removesuffix(".").rpartition(".")[2]):

@@ -8,9 +8,8 @@
     unix:/run/lmtp.sock       a Unix socket's path       unix:/run/*.sock     '*' does not cross a '/'
 
 A port is a number, a range or ``*``. A pattern for names matches the name that a caller gave, in the form that
-:mod:`theater_tcp.address` brings it into before it is resolved: in lower case, encoded by the same codec (IDNA 2003,
-which comes with Python), without the final dot. That the two agree counts for more here than which edition of IDNA it
-is, since what was matched is exactly what is asked for. A pattern for addresses matches no name, whatever that name
+:mod:`theater_tcp.address` brings it into before it is resolved: that of :mod:`theater_tcp.host_names`, without the
+final dot. So what was matched is exactly what is asked for. A pattern for addresses matches no name, whatever that name
 resolves to.
 
 To listen, ``*`` as the host stands for all addresses of the machine, 0.0.0.0 and :: among them, which otherwise are
@@ -27,6 +26,7 @@ import msgspec
 
 from theater_tcp.address_classes import IpAddress, canonical, is_unspecified
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.host_names import DOTS, ascii_name
 
 __all__ = ["HostPattern", "NamePattern", "NetworkPattern", "PathPattern", "Pattern", "Ports", "parse_pattern"]
 
@@ -34,9 +34,6 @@ _MAX_NAME = 253
 """Characters of a host name without its final dot, as in :mod:`theater_tcp.address`."""
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_DOTS = re.compile("[.\u3002\uff0e\uff61]")
-"""What separates labels: RFC 3490, 3.1."""
-
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -201,7 +198,7 @@ def _parse_network(text: str, host: str, ports: Ports, *, bracketed: bool) -> Ne
 def _parse_labels(text: str, host: str) -> tuple[str, ...]:
     if len(host) > _MAX_NAME + 1:
         raise _wrong(text, f"the host name is longer than {_MAX_NAME} characters")
-    parts = _DOTS.split(host)
+    parts = DOTS.split(host)
     if len(parts) > 1 and not parts[-1]:  # the final dot
         parts.pop()
     labels = tuple(part if part in ("*", "**") else _parse_label(text, part) for part in parts)
@@ -219,9 +216,9 @@ def _parse_label(text: str, part: str) -> str:
     if "*" in part:
         raise _wrong(text, "'*' stands for a whole label, '**' for one or more")
     try:
-        label = (part if part.isascii() else part.encode("idna").decode("ascii")).lower()
-    except UnicodeError:
-        raise _wrong(text, f"the label {_shown(part)} can't be encoded (IDNA)") from None
+        label = ascii_name(part)
+    except InvalidArgument as error:
+        raise _wrong(text, f"the label {_shown(part)} {error.detail}") from None
     if not _LABEL.fullmatch(label):
         raise _wrong(text, f"{_shown(part)} is no label of a host name")
     return label

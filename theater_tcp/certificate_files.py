@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from theater_tcp.certificate_keys import belong_together
 from theater_tcp.certificates import CertificateFacts, chain_problem, facts
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.host_names import ascii_name
 from theater_tcp.pem_file import PemFile
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def host_name(text: str) -> str:
     if "*" in name:
         raise InvalidArgument("has a '*' that is not the whole first label")
     try:
-        name = name.lower() if name.isascii() else name.encode("idna").decode("ascii").lower()
-    except UnicodeError:
-        raise InvalidArgument("is a name that can't be encoded (IDNA)") from None
+        name = ascii_name(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"is a name that {error.detail}") from None
     if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
         raise InvalidArgument("is no host name")
     return f"*.{name}" if wildcard else name

@@ -12,6 +12,7 @@ import re
 from cryptography import x509
 
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.host_names import ascii_name
 
 __all__ = ["MAX_COMMON_NAME", "UNREADABLE", "alternative_name", "client_name", "distinguished_name", "server_name"]
 
@@ -96,11 +97,11 @@ def _address(text: str) -> x509.IPAddress | None:
 
 def _host_name(text: str) -> x509.DNSName | None:
     """The name in ASCII, as a certificate has it (RFC 5280, 7.2)."""
-    if len(text) > _MAX_HOST_NAME:  # first: the codec's time grows with the square of the length
+    if len(text) > _MAX_HOST_NAME:  # first: what follows takes time for each character
         return None
     try:
-        name = text.lower() if text.isascii() else text.encode("idna").decode("ascii").lower()
-    except UnicodeError:
+        name = ascii_name(text)
+    except InvalidArgument:
         return None
     # A name that ends in a number would be taken for an IPv4 address.
     fits = len(name) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(name) and not name.rpartition(".")[2].isdigit()

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
+import idna
+
 from actors.smtp import replies
 from actors.smtp.commands import Recipient
 
@@ -43,8 +45,8 @@ class LocalDomains:
 
 
 def _canonical(domain: str) -> str:
-    """One text for each domain: its ASCII form (IDNA 2003, which the standard library has) in lower case."""
+    """One text for each domain: its ASCII form (RFC 5890, as RFC 6531 wants it) in lower case."""
     if not domain.isascii():
         with suppress(UnicodeError):  # what has no ASCII form can only equal itself
-            domain = domain.encode("idna").decode()
+            return idna.encode(domain, uts46=True).decode("ascii")
     return domain.lower()

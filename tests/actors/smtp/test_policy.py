@@ -28,7 +28,12 @@ def accepts(domains: list[str], domain: str) -> bool:
         (["bücher.example"], "xn--bcher-kva.example", True),
         (["xn--bcher-kva.example"], "bücher.example", True),
         (["bücher.example"], "bucher.example", False),
+        (["faß.example"], "xn--fa-hia.example", True),
+        (["xn--fa-hia.example"], "FAẞ.example", True),
+        (["faß.example"], "fass.example", False),
+        (["fass.example"], "faß.example", False),
         (["a.example"], "ü" * 70 + ".example", False),
+        (["☃.example"], "☃.example", True),
     ],
 )
 def test_mail_for_a_listed_domain_in_any_of_its_forms_is_accepted(
