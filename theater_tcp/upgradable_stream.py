@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from theater_tcp.connection_state import SECURE, UPGRADE
 from theater_tcp.errors import Busy, Closed, InvalidArgument, PlaintextBeforeTls, TheaterError, TlsNotConfigured
 from theater_tcp.future import Future
+from theater_tcp.host_names import ascii_name
 from theater_tcp.owned_stream import OwnedStream
 from theater_tcp.secure_transport import Handshake
 from theater_tcp.tls_engine import TlsEngine, TlsInfo
@@ -137,7 +138,10 @@ class UpgradableStream(OwnedStream):
         """The engine is made at once, so that a wrong name is refused before anything changes."""
         if not isinstance(server_name, str) or not server_name:
             raise InvalidArgument(f"{server_name!r} is no server name")
-        name = server_name.removesuffix(".").removeprefix("[").removesuffix("]")
+        try:
+            name = ascii_name(server_name.removesuffix(".")).removeprefix("[").removesuffix("]")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{server_name!r} is a server name that {error.detail}") from None
         key = (self.peer_address(), name)
         context = credentials.context
         engine = TlsEngine(context, server_side=False, server_name=name, session=credentials.session_for(key))

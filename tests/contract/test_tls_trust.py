@@ -13,7 +13,7 @@ from tests.peers import eventually, host_and_port
 from tests.support import outcome_of
 from tests.tls_peer import TlsPeer, records_of
 from tests.tls_stage import SIDES, TlsOwner, TlsStage, listening_socket
-from theater_tcp.errors import InvalidArgument, TlsFailed
+from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,6 +167,18 @@ def test_contract_14_the_name_of_an_address_goes_to_no_server_as_sni(stage: TlsS
     owner.begin_upgrade("client", connection, "mx.example.org")
     assert peer.pull()
     assert b"mx.example.org" in bytes(peer.seen)
+
+
+@pytest.mark.parametrize("way", ["upgrade", "at once"])
+def test_contract_14_a_name_beyond_ascii_is_asked_for_by_idna_2008(stage: TlsStage, way: str) -> None:
+    """RFC 5890: the codec that comes with Python has IDNA 2003, by which this is ``fass.de``, another's host."""
+    owner = stage.owner()
+    beginning, peer = call_out(owner, way, stage.peer_context("client"), "Faß.de")
+    assert peer.pull()
+    assert b"xn--fa-hia.de" in bytes(peer.seen)
+    peer.sock.close()
+    with pytest.raises(TheaterError):
+        outcome_of(beginning)
 
 
 def test_contract_14_connect_to_a_path_needs_a_name_for_tls(stage: TlsStage, kind: str) -> None:
