@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 import sys
@@ -267,6 +268,69 @@ def test_a_circle_of_aliases_ends(write: Write) -> None:
     assert problems(write("a: &x [*x]\nname: mail\npython: actors_here:Plain\n")) == [
         "m.yaml:1: a: there is no such setting"
     ]
+
+
+def aliases(levels: int) -> str:
+    """A mapping in one line that has ten times as much in it, written out, with each level."""
+    written = "{a: &a [" + ",".join("x" * 10) + "]"
+    for level, name in enumerate("bcdefghi"[:levels]):
+        written += f", {name}: &{name} [" + ", ".join([f"*{'abcdefghi'[level]}"] * 10) + "]"
+    return written + "}"
+
+
+@pytest.mark.parametrize("where", ["init", "tcp", "no_such_key"])
+def test_aliases_that_would_be_endless_when_they_are_written_out_are_refused_with_their_line(
+    write: Write, where: str
+) -> None:
+    text = f"name: mail\npython: actors_here:Open\n{where}: {aliases(8)}\n"
+    assert only(write(text)) == f"m.yaml:3: {where}.g: is larger than 4194304 characters with its aliases written out"
+
+
+def test_a_few_aliases_are_what_they_stand_for(write: Write) -> None:
+    manifest = load(write(f"name: mail\npython: actors_here:Open\ninit: {aliases(2)}\n"))
+    assert manifest.init["c"] == [[["x"] * 10] * 10] * 10
+
+
+def test_aliases_by_which_lists_are_nested_without_end_are_refused_with_their_line(write: Write) -> None:
+    nested = "[&n0 [x], " + ", ".join(f"&n{level} [*n{level - 1}]" for level in range(1, 2000)) + "]"
+    text = f"name: mail\npython: actors_here:Open\ninit: {{all: {nested}}}\ntcp: {{nodelay: *n1999}}\n"
+    reason = "is nested deeper than 100 times with its aliases written out"
+    assert only(write(text)) == f"m.yaml:3: init.all[99]: {reason}"
+
+
+def test_a_key_that_is_no_text_is_refused_however_large_it_is(write: Write) -> None:
+    assert "found unhashable key" in only(write(f"a: &all {aliases(5)}\n? *all\n: b\n"))
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (r'"echo\0.wasm"', "'{folder}echo\\x00.wasm': is no path"),
+        (r'"\ud800.wasm"', "'{folder}\\ud800.wasm': is no path"),
+        ("pipe.wasm", "pipe.wasm: is no regular file"),
+        ("missing.wasm", "missing.wasm: no such file or directory"),
+        (".", "is a directory"),
+    ],
+)
+def test_a_guests_file_that_is_none_is_told_with_its_line(write: Write, file: str, reason: str) -> None:
+    os.mkfifo("pipe.wasm")
+    (line,) = problems(write(f"name: mail\nactor: {file}\n"))
+    assert line.startswith("m.yaml:2: actor: ")
+    assert line.endswith(reason.format(folder=""))
+
+
+@pytest.mark.parametrize(
+    ("init", "reason"),
+    [
+        (r'"\ud800"', r"'\ud800' can't be encoded in UTF-8"),
+        (r'{a: "x\ud800"}', r"'\ud800' can't be encoded in UTF-8"),
+        ("{a: 2020-01-01}", "Object of type date is not JSON serializable"),
+        ("{a: &a [*a]}", "Circular reference detected"),
+    ],
+)
+def test_what_can_not_be_passed_to_a_guest_is_told_with_its_line(write: Write, init: str, reason: str) -> None:
+    shutil.copy(ROOT / "actors/echo/wat/echo.wasm", "echo.wasm")
+    assert only(write(f"name: mail\nactor: echo.wasm\ninit: {init}\n")) == f"m.yaml:3: init: {reason}"
 
 
 def test_a_key_that_is_there_twice_is_refused_with_both_lines(write: Write) -> None:

@@ -48,16 +48,23 @@ def as_config(config: bytes | str | Mapping[str, Any] | None) -> bytes:
     """What a guest's ``init`` gets: a mapping as JSON, a text as UTF-8, bytes as they are.
 
     Raises:
-        InvalidArgument: the mapping holds what JSON can't.
+        InvalidArgument: the mapping holds what JSON can't, or a text what UTF-8 can't.
     """
     if config is None:
         return b""
     if isinstance(config, bytes):
         return config
-    if isinstance(config, str):
-        return config.encode()
     try:
-        return json.dumps(config, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        text = (
+            config
+            if isinstance(config, str)
+            else json.dumps(config, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        )
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"init: {text[error.start]!a} can't be encoded in UTF-8") from None
+    except RecursionError:
+        raise InvalidArgument("init: it is nested too deep") from None
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"init: {error}") from None
 
@@ -69,10 +76,14 @@ def read_guest_file(file: Path) -> bytes:
         InvalidArgument: it can't be read, or is too large.
     """
     try:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise InvalidArgument(f"{file}: is no regular file")  # to open a named pipe is to wait for its other end
         with file.open("rb") as stream:
             content = stream.read(MAX_GUEST + 1)
     except OSError as error:
         raise InvalidArgument(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:  # a NUL in it, or what the file system's encoding can't
+        raise InvalidArgument(f"{str(file)!a}: is no path") from None
     if len(content) > MAX_GUEST:
         raise InvalidArgument(f"{file}: is larger than {MAX_GUEST} bytes")
     return content

@@ -16,6 +16,14 @@ __all__ = ["MAX_MANIFEST", "ManifestDocument", "ManifestError", "Problem", "yaml
 MAX_MANIFEST = 1 << 20
 """Bytes of the largest manifest that is read."""
 
+MAX_WRITTEN_OUT = 4 * MAX_MANIFEST
+"""Characters of a value with its aliases written out; no manifest without an alias has as many."""
+
+MAX_DEPTH = 100
+"""Lists and mappings inside of each other, with aliases written out."""
+
+_WRITTEN_OUT = "with its aliases written out"
+
 
 class Problem(msgspec.Struct, frozen=True):
     """What is wrong with one key of one manifest.
@@ -85,7 +93,7 @@ class ManifestDocument:
             node = loader.get_single_node()
             if node is None:
                 raise self.fatal("the file is empty")
-            self._note_lines(node, "", set())
+            self._note_lines(node, "", {})
             document = loader.construct_document(node)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
@@ -94,25 +102,44 @@ class ManifestDocument:
             raise self.fatal(f"expected keys and values, got a {yaml_type(document)}")
         return document
 
-    def _note_lines(self, node: yaml.Node, key: str, seen: set[int]) -> None:
-        """Notes the line of each key below ``node`` (aliases make circles); a key that is there twice is a problem."""
+    def _note_lines(self, node: yaml.Node, key: str, seen: dict[int, tuple[int, int]]) -> tuple[int, int]:
+        """Notes the line of each key below ``node`` (aliases make circles); a key that is there twice is a problem.
+
+        Returns:
+            how large it is with its aliases written out, in characters, and how deep; without the circles.
+        """
         self.lines.setdefault(key, node.start_mark.line + 1)
         if id(node) in seen:
-            return
-        seen.add(id(node))
+            return seen[id(node)]
+        seen[id(node)] = 0, 0
+        size = 1
+        inside: list[tuple[int, int]] = []
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self._note_lines(item, f"{key}[{index}]", seen)
+                inside.append(self._note_lines(item, f"{key}[{index}]", seen))
         elif isinstance(node, yaml.MappingNode):
             known = set()
             for name, value in node.value:
-                inner = f"{key}.{name.value}" if key else str(name.value)
-                if (name.tag, str(name.value)) in known:
+                called = name.value if isinstance(name, yaml.ScalarNode) else "?"  # which is no key, as is told later
+                inner = f"{key}.{called}" if key else called
+                if (name.tag, called) in known:
                     reason = f"is there twice (line {self.lines[inner]} too)"
                     self.problem(inner, reason, name.start_mark.line + 1)
-                known.add((name.tag, str(name.value)))
+                known.add((name.tag, called))
                 self.lines.setdefault(inner, name.start_mark.line + 1)
-                self._note_lines(value, inner, seen)
+                size += len(called)
+                inside.append(self._note_lines(value, inner, seen))
+        else:
+            size += len(node.value)
+        size += sum(each for each, _ in inside)
+        depth = 1 + max((each for _, each in inside), default=0)
+        # Before anything writes it out: the JSON of a guest, an error that shows it.
+        if size > MAX_WRITTEN_OUT:
+            raise self.fatal(f"is larger than {MAX_WRITTEN_OUT} characters {_WRITTEN_OUT}", self.lines[key], key)
+        if depth > MAX_DEPTH:
+            raise self.fatal(f"is nested deeper than {MAX_DEPTH} times {_WRITTEN_OUT}", self.lines[key], key)
+        seen[id(node)] = size, depth
+        return size, depth
 
     def override(self, document: dict[Any, Any], key: str, value: Any) -> None:
         """Replaces a key's value in what :meth:`read` gave, making the mappings around it where they are missing.
@@ -152,9 +179,9 @@ class ManifestDocument:
         name, _, reason = error.detail.partition(": ")
         self.problem(prefix + name, reason)
 
-    def fatal(self, reason: str, line: int | None = None) -> ManifestError:
+    def fatal(self, reason: str, line: int | None = None, key: str = "") -> ManifestError:
         """The error for what no reading can go on after, with the problems so far."""
-        return ManifestError([*self.problems, Problem(self.file, "", reason, line)])
+        return ManifestError([*self.problems, Problem(self.file, key, reason, line)])
 
 
 def yaml_reason(error: Exception, *, marks: bool = True) -> str:
