@@ -62,6 +62,7 @@ LEFT_OUT = {
     "test_contract_03_an_owner_that_is_busy_is_not_flooded",
     "test_contract_10_a_target_that_dies_before_it_handles_the_message_closes_the_connection",
     "test_contract_10_transfer_does_not_wait_for_the_targets_handler",
+    "test_contract_19_a_target_hears_of_both_where_the_connection_ends_before_it_hears_of_the_transfer",
     "test_contract_01_names_are_resolved_off_the_event_loop",
     "test_contract_02_a_unix_sockets_file_goes_with_its_listener",
     "test_contract_11_a_peer_that_goes_away_while_a_send_waits_ends_it",
