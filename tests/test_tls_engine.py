@@ -696,6 +696,30 @@ def handmade(contexts: Contexts, tmp_path: Path) -> Callable[[str], Handmade]:
     return lambda version: Handmade(contexts, tmp_path / "keys", version)
 
 
+def test_what_is_written_while_half_of_a_ticket_is_here_goes_out_when_the_rest_is(
+    handmade: Callable[[str], Handmade],
+) -> None:
+    hand = handmade("1.3")
+    client, server = hand.pair.client, hand.pair.server
+    body = (3600).to_bytes(4, "big") + bytes(4) + b"\1n" + b"\0\4abcd" + b"\0\0"  # NewSessionTicket (RFC 8446, 4.6.1)
+    ticket = b"\4" + len(body).to_bytes(3, "big") + body
+    client.feed(hand.server.seal(ticket[:9], HANDSHAKE))
+    assert client.read(100) == b""
+    for word in (b"first;", b"second;"):
+        client.write(word)
+    client.close()
+    assert client.take_output() == b""
+    with pytest.raises(TlsFailed, match="does not end a message"):
+        client.write(bytes(1 << 20))
+    client.feed(hand.server.seal(ticket[9:], HANDSHAKE))
+    assert client.read(100) == b""
+    client.write_held()
+    server.feed(client.take_output())
+    assert server.read(100) == b"first;second;"
+    assert server.read(100) == b""
+    assert server.ended
+
+
 def test_a_key_update_that_asks_for_one_is_answered_before_the_next_data(
     handmade: Callable[[str], Handmade],
 ) -> None:

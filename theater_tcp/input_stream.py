@@ -51,14 +51,16 @@ class InputStream(SecureTransport):
         limit = options.read_buffer_limit if options.framing == "raw" else options.frame_limit
         try:
             chunk = self._whole_chunk(buffer, limit)
-            if chunk is None:
+            while chunk is None:
                 data = self.read(options.read_buffer_limit - len(buffer) + prefix_size(options.framing))
                 if data is None:
                     return self._last_chunk(buffer)
                 buffer.feed(data)
-                chunk = self._whole_chunk(buffer, limit)  # if there is none, the socket's next event goes on
+                chunk = self._whole_chunk(buffer, limit)
                 if chunk is None and (self.eof or self.reason is not None):  # by TLS, data and the end come at once
                     return self._last_chunk(buffer)
+                if self.tls is None or not self.tls.buffered:
+                    break  # the socket's next event goes on; for what the engine has, there is none
             return chunk
         except LimitReached as error:
             self.fail(str(error))

@@ -249,6 +249,8 @@ class SecureTransport(Transport):
         """What the engine has; how the stream ended, if it did."""
         try:
             data = engine.read(limit)
+            if engine.held:
+                engine.write_held()
         except TheaterError as error:
             self._tls_broken(engine, error)
             return b""
@@ -299,6 +301,8 @@ class SecureTransport(Transport):
                     if self.fd < 0:
                         self.stream_ended()
                     return
+            if engine.held:
+                engine.write_held()
         except TheaterError as error:
             self._tls_broken(engine, error)
             self.stream_ended()

@@ -271,10 +271,9 @@ class Stream(InputStream):
                 if room is not None:
                     room.get()
                     self.check_owner(handle)
-                limit = self.options.write_buffer_limit
-                while view and (free := limit - (self.output.size if self.output is not None else 0)) > 0:
-                    self.write(view[:free])
-                    view = view[free:]
+                while view and (fits := self._room()) > 0:
+                    self.write(view[:fits])
+                    view = view[fits:]
                     if self.write_error is not None:  # what was written went nowhere
                         raise self._as_error(self.write_error)
                 if view:
@@ -286,6 +285,14 @@ class Stream(InputStream):
 
         go_on()
         return sent
+
+    def _room(self) -> int:
+        """Bytes that fit under ``write_buffer_limit``."""
+        waiting = self.output.size if self.output is not None else 0
+        room = self.options.write_buffer_limit - waiting
+        if self.tls is not None:  # encrypted they are more, by less than 128 for each record of 16 KiB
+            room -= (room >> 7) + 128
+        return room if waiting else max(room, 1)
 
     def _framed(self, handle: Any, data: bytes | bytearray | memoryview) -> tuple[int, bytes | memoryview]:
         """The payload's size, and what goes on the wire for it."""

@@ -32,6 +32,9 @@ __all__ = ["RECORD", "TlsEngine", "TlsInfo", "server_name_of"]
 RECORD = 16 << 10
 """Bytes of plaintext in the largest record (RFC 8446, 5.1)."""
 
+MAX_HELD = 1 << 20
+"""Bytes of plaintext that wait for the peer to end a message."""
+
 _ILLEGAL_PARAMETER = 47
 _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(\w+)|TLSV1_(UNRECOGNIZED_NAME|UNSUPPORTED_EXTENSION)")
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
@@ -74,12 +77,14 @@ class TlsEngine:
         "_agreed",
         "_ahead",
         "_at_eof",
+        "_closing",
         "_failure",
         "_hello",
         "_incoming",
         "_object",
         "_raw",
         "ended",
+        "held",
         "outgoing",
         "secured",
         "starved",
@@ -107,12 +112,15 @@ class TlsEngine:
         # What the object calls for itself, without a frame of Python's for each call; both have the same methods.
         self._raw: Any = getattr(self._object, "_sslobj", self._object)
         self._ahead = b""  # decrypted, and not asked for yet
+        self._closing = False  # the end is to be said behind what is held
         self._at_eof = False
         self._hello = ClientHello() if server_side else None  # until it is whole
         self._agreed: tuple[str, str, str | None, bytes | None, bool] | None = None
         self.starved = True
         """Nothing comes of OpenSSL before more ciphertext does."""
         self._failure: TheaterError | None = None
+        self.held = bytearray()
+        """Plaintext that can't go out yet: :meth:`write_held` after the next read."""
         self.secured = False
         """Whether the handshake is complete."""
         self.ended = False
@@ -292,15 +300,27 @@ class TlsEngine:
         return bool(self._ahead)
 
     def write(self, plaintext: bytes | bytearray | memoryview) -> None:
-        """Encrypt; the result is in the output.
+        """Encrypt; the result is in the output, or will be when the peer has ended a message that it began.
 
         Raises:
             TlsFailed: OpenSSL refused, as after :meth:`close`.
         """
         try:
             self._raw.write(plaintext)
+        except ssl.SSLWantReadError:  # half of a ticket or key update is here, and until the rest is, nothing goes out
+            if len(self.held) + len(plaintext) > MAX_HELD:
+                raise TlsFailed("the peer does not end a message that it began") from None
+            self.held += plaintext
         except ssl.SSLError as error:
-            raise self._failed(error, "the peer ended the connection") from None
+            if self._failure is None:  # else reading tells what is wrong, and this goes nowhere
+                raise self._failed(error, "the peer ended the connection") from None
+
+    def write_held(self) -> None:
+        """The peer has sent more: what is held may go out now, and the end behind it. Errors as in :meth:`write`."""
+        held, self.held = self.held, bytearray()
+        self.write(held)
+        if self._closing and not self.held:
+            self.close()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -321,8 +341,10 @@ class TlsEngine:
             while pending := self._object.pending():
                 self._ahead += self._object.read(pending)
             aside = self._incoming.read()
+        self._closing = bool(self.held)
         try:
-            self._object.unwrap()
+            if not self._closing:
+                self._object.unwrap()
         except ssl.SSLError:
             pass  # it wants to read the peer's close_notify, or there is nobody to say it to any more
         if aside:

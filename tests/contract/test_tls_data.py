@@ -17,7 +17,7 @@ from tests.peers import TIMEOUT, eventually, settled_unread_in_kernel, stuff
 from tests.support import outcome_of, settled
 from tests.tls_peer import TlsPeer
 from tests.tls_stage import SIDES, TlsOwner, TlsStage
-from theater_tcp.errors import LimitReached, TimedOut, WrongMode
+from theater_tcp.errors import LimitReached, TimedOut, TlsFailed, WrongMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -509,3 +509,58 @@ def test_contract_19_a_hundred_connections_over_tls_are_told_apart(stage: TlsSta
     for peer in peers:
         peer.sock.sendall(peer.goodbye())
     eventually(lambda: stage.theater.metrics().connections == 0)
+
+
+# -- what comes in one piece with something else ----------------------------------------------------------------------
+
+FORGED = b"\x17\x03\x03\x00\x20" + b"A" * 32
+
+
+def test_contract_19_an_answer_to_what_came_with_a_forged_record_is_no_failure_of_the_callback(
+    stage: TlsStage, kind: str
+) -> None:
+    owner = stage.owner(kind, on_data=lambda _actor, connection, data: connection.send(data))
+    _, peer = owner.meet_tls("server", mode="active")
+    peer.sock.sendall(peer.seal(b"good") + FORGED)
+    assert owner.expect("on_data").value == b"good"
+    assert owner.expect("on_close").value == "tls: decryption failed or bad record mac"
+    assert stage.theater.metrics().callback_failures == 0
+
+
+def test_contract_12_a_receive_by_lines_hears_of_a_forged_record_behind_half_a_line(stage: TlsStage, kind: str) -> None:
+    owner = stage.owner(kind)
+    connection, peer = owner.meet_tls("server", framing="line")
+    peer.sock.sendall(peer.seal(b"half a line") + FORGED)
+    with pytest.raises(TlsFailed, match="bad record mac"):
+        owner.call(connection.receive, 100)
+
+
+def test_contract_12_a_receive_goes_on_with_what_the_engine_has(stage: TlsStage, kind: str) -> None:
+    owner = stage.owner(kind)
+    connection, peer = owner.meet_tls("server", framing="length-1", read_buffer_limit=4096)
+    peer.send(b"\0" * 4097 + b"\5hello")
+    assert owner.call(connection.receive, 100) == b"hello"
+
+
+def test_contract_12_a_line_in_two_records_is_whole_after_a_half_close_and_a_change_of_framing(
+    stage: TlsStage, kind: str
+) -> None:
+    owner = stage.owner(kind)
+    connection, peer = owner.meet_tls("server")
+    peer.sock.sendall(peer.seal(b"HEADhello ") + peer.seal(b"world\n"))
+    assert owner.call(connection.receive, 4) == b"HEAD"
+    owner.call(connection.shutdown_write)
+    owner.call(connection.set_options, framing="line")
+    assert owner.call(connection.receive, 100) == b"hello world\n"
+
+
+@pytest.mark.parametrize("limit", [512, 64 * KIB])
+def test_contract_11_a_thread_that_sends_much_waits_for_room_also_where_both_limits_are_one(
+    stage: TlsStage, limit: int
+) -> None:
+    owner = stage.owner("thread")
+    connection, peer = owner.meet_tls("server", write_buffer_limit=limit, write_buffer_hard_limit=limit)
+    sent = patterned(MORE_THAN_THE_SYSTEM_TAKES)
+    sending = owner.ref.ask(lambda _: connection.send(sent), block=False)
+    assert peer.receive_exactly(len(sent)) == sent
+    assert outcome_of(sending) == len(sent)
