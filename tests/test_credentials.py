@@ -426,6 +426,40 @@ def test_looking_goes_on_and_what_has_not_changed_is_left_alone(
         assert stage.counted == (expected, 0)
 
 
+def test_a_key_that_was_for_everybody_to_read_is_taken_up_when_its_mode_is_mended(
+    stage: Stage, files: Files, certificates: Certificates
+) -> None:
+    credentials = stage.all.server(files.tls(reload=10))
+    files.put(certificates.other)
+    os.chmod(files.key, 0o644)
+    stage.after(10)
+    assert stage.counted == (0, 1)
+    os.chmod(files.key, 0o600)
+    stage.after(10)
+    assert stage.counted == (1, 1)
+    assert shown(credentials.context) == "other.example.org"
+
+
+def test_what_was_refused_is_looked_at_again_though_no_file_has_changed(
+    stage: Stage, files: Files, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate may only not be valid yet."""
+    credentials = stage.all.server(files.tls(reload=10))
+    files.put(certificates.other)
+
+    def refuse() -> Any:
+        raise InvalidArgument("cert: it is not valid before tomorrow")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(credentials, "_build", refuse)
+        for _ in range(3):
+            stage.after(10)
+        assert stage.counted == (0, 1)
+    stage.after(10)
+    assert stage.counted == (1, 1)
+    assert shown(credentials.context) == "other.example.org"
+
+
 def test_wrong_files_are_told_once_and_the_old_ones_stay_until_they_are_right(
     stage: Stage, files: Files, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from tests.hostile_certificates import make
 from tests.tls_pair import Pair
-from theater_tcp import tls_context
+from theater_tcp import certificate_files, tls_context
 from theater_tcp.certificate_files import Identity, read_identity
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.tls_context import build_client, build_server, files_of
@@ -427,6 +427,8 @@ def test_the_server_s_order_of_ciphers_counts(certificates: Certificates) -> Non
     ("ciphers", "reason"),
     [
         ("NONSENSE", "'NONSENSE' is no cipher of TLS 1.2 that OpenSSL knows"),
+        ("AES128-SHA;TYPO", "'TYPO' is no cipher of TLS 1.2 that OpenSSL knows"),
+        ("AES128-SHA\0", "'AES128-SHA\\x00' is no cipher of TLS 1.2 that OpenSSL knows"),
         ("ECDHE+AESGCM:NONSENSE", "'NONSENSE' is no cipher of TLS 1.2 that OpenSSL knows"),
         ("ECDHE+AESGCM, TLS_AES_128_GCM_SHA256", "'TLS_AES_128_GCM_SHA256' is no cipher of TLS 1.2 that OpenSSL knows"),
         ("ECDHE+AESGCM:!ECDHE", "nothing is left of 'ECDHE+AESGCM:!ECDHE'"),
@@ -603,7 +605,18 @@ def test_the_key_lies_nowhere_as_it_is_not_even_for_a_moment(certificates: Certi
     assert seen[0].password != seen[1].password
 
 
-def test_what_openssl_alone_refuses_is_told_in_its_words(certificates: Certificates, tmp_path: Path) -> None:
+def test_a_curve_that_no_client_takes_is_refused(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256K1())
+    (tmp_path / "own.pem").write_bytes(pem(make("mx", [x509.DNSName("mx.example.org")], key=key)) + key_pem(key))
+    (tmp_path / "own.pem").chmod(0o600)
+    files = CertificateFiles(cert=str(tmp_path / "own.pem"))
+    assert refused(server_tls(files)).endswith("the curve secp256k1 is none that TLS 1.3 has for certificates")
+
+
+def test_what_openssl_alone_refuses_is_told_in_its_words(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate_files, "CURVES", {"secp192r1", "secp256r1"})
     key = ec.generate_private_key(ec.SECP192R1())
     (tmp_path / "own.pem").write_bytes(pem(make("mx", [x509.DNSName("mx.example.org")], key=key)) + key_pem(key))
     (tmp_path / "own.pem").chmod(0o600)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "covers", "host_name", "read_authorities", "read_identity"]
 
+CURVES = {"secp256r1", "secp384r1", "secp521r1"}
+"""RFC 8446, 4.2.3; of P-256, P-384 and P-521 by the names of OpenSSL."""
+
 MIN_RSA = 2048
 """Bits of the shortest RSA key that is taken (OpenSSL's security level 2 has the same)."""
 
@@ -206,6 +209,8 @@ class _Reading:
             raise self.wrong(field, path, "the private key is none of RSA, ECDSA, Ed25519 and Ed448")
         if isinstance(key, rsa.RSAPrivateKey) and key.key_size < MIN_RSA:
             raise self.wrong(field, path, f"the RSA key has {key.key_size} bits, and {MIN_RSA} are the least")
+        if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in CURVES:
+            raise self.wrong(field, path, f"the curve {key.curve.name} is none that TLS 1.3 has for certificates")
         return key
 
     def _check_fit(self, files: CertificateFiles, key: Key, certificates: list[x509.Certificate]) -> None:

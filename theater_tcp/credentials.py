@@ -58,6 +58,8 @@ class _Credentials:
     def __init__(self, tls: ServerTls | ClientTls) -> None:
         self._files = files_of(tls)
         self._seen: dict[str, object] = {}
+        self.failure = ""
+        """What was wrong with the files at the last look."""
         self.reload_after = tls.reload if self._files else None
         """Seconds between two looks at the files; None: nobody looks."""
         self.take(self.build())
@@ -85,8 +87,8 @@ class _Credentials:
         return self._build()
 
     def rebuild(self) -> Built | None:
-        """What the files say now if they have changed. Any thread may ask, one at a time. Errors as above."""
-        return self.build() if self.changed() else None
+        """What the files say now if they changed, or were wrong. Any thread may ask, one at a time. Errors as above."""
+        return self.build() if self.changed() or self.failure else None
 
     def take(self, built: Built) -> None:
         """Let it be what is used from now on."""
@@ -108,7 +110,7 @@ class _Credentials:
             except (OSError, ValueError):
                 states[path] = None
             else:
-                states[path] = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                states[path] = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         return states
 
 
@@ -284,12 +286,15 @@ class Credentials:
         except ShutDown:
             return
         except InvalidArgument as error:
-            self._metrics.certificate_reload_failures += 1
-            logger.error("%s: %s; what was read before stays in use", credentials.section, error.detail)
+            if error.detail != credentials.failure:  # it need not be the files: a certificate may not be valid yet
+                credentials.failure = error.detail
+                self._metrics.certificate_reload_failures += 1
+                logger.error("%s: %s; what was read before stays in use", credentials.section, error.detail)
         except Exception:
             logger.exception("%s: looking at the files failed", credentials.section)
         else:
             if built is not None:
+                credentials.failure = ""
                 credentials.take(built)
                 self._metrics.certificate_reloads += 1
                 what = "; ".join(map(str, built.shown)) or "the CA certificates"

@@ -207,7 +207,7 @@ def _check_ciphers(ciphers: str | None) -> None:
     """OpenSSL passes over each name that it does not know, as long as one is left."""
     if ciphers is None:
         return
-    for name in filter(None, re.split(r"[:, ]", ciphers)):
+    for name in filter(None, re.split(r"[:;, ]", ciphers)):
         if name[0] not in "!+-@" and not _is_known(name):
             raise InvalidArgument(f"ciphers: {name!r} is no cipher of TLS 1.2 that OpenSSL knows")
     if not _is_known(ciphers):
@@ -217,7 +217,7 @@ def _check_ciphers(ciphers: str | None) -> None:
 def _is_known(ciphers: str) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(ciphers)
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):  # the latter for a NUL
         return False
     return True
 

@@ -142,6 +142,7 @@ class UpgradableStream(OwnedStream):
             name = ascii_name(server_name.removesuffix(".")).removeprefix("[").removesuffix("]")
         except InvalidArgument as error:
             raise InvalidArgument(f"{server_name!r} is a server name that {error.detail}") from None
+        name = name.partition("%")[0]  # the zone of an address is this host's own (RFC 4007, 11.2)
         key = (self.peer_address(), name)
         context = credentials.context
         engine = TlsEngine(context, server_side=False, server_name=name, session=credentials.session_for(key))

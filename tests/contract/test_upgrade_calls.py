@@ -195,7 +195,7 @@ def test_contract_14_an_upgrade_of_a_half_closed_connection_is_closed(stage: Tls
     assert owner.call(connection.receive, 100) == b"still read"
 
 
-@pytest.mark.parametrize("name", ["", "no\0name", ".", "x" * 64 + ".example.org", "\N{SNOWMAN}.de", None, 7, b"localhost"])
+@pytest.mark.parametrize("name", ["", "no\0name", ".", "x" * 64 + ".example.org", "\u2603.de", None, 7, b"localhost"])
 def test_contract_14_a_wrong_server_name_is_invalid_and_leaves_the_connection_as_it_was(
     stage: TlsStage, kind: str, name: Any
 ) -> None:
