@@ -474,6 +474,19 @@ def test_a_ready_file_that_can_not_be_written_stops_the_start(start: Start, writ
     assert (tmp_path / "farewell").exists()
 
 
+@pytest.mark.parametrize("content", ["precious", "{}", "[1]", '{"pid": 1}'])
+def test_a_file_that_no_run_wrote_is_not_taken_for_a_ready_file(
+    start: Start, write: Write, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "mine").write_text(content)
+    code, errors = start(write(), "--ready-file", "mine", as_json=False).end()
+    assert code == 2
+    assert problem_lines(errors) == [
+        "theater-tcp: mine: --ready-file: is there, and was not written by a run: it stays"
+    ]
+    assert (tmp_path / "mine").read_text() == content
+
+
 def test_what_stands_in_the_place_of_the_ready_file_stops_the_start(start: Start, write: Write, tmp_path: Path) -> None:
     code, errors = start(write("MakesFolder"), "--ready-file", "ready", as_json=False).end()
     assert code == EXIT_WRONG
@@ -486,7 +499,7 @@ def test_what_stands_in_the_place_of_the_ready_file_stops_the_start(start: Start
 def test_the_ready_file_of_an_earlier_run_does_not_outlive_a_failed_start(
     start: Start, write: Write, tmp_path: Path
 ) -> None:
-    (tmp_path / "ready").write_text("{}", encoding="utf-8")
+    (tmp_path / "ready").write_text('{"pid": 1, "listeners": []}', encoding="utf-8")
     assert start(write("RaisesInStart", listen=""), "--ready-file", "ready").end()[0] == EXIT_WRONG
     assert not (tmp_path / "ready").exists()
 
@@ -496,7 +509,7 @@ def test_a_signal_ends_a_start_that_does_not_come_to_its_end(
     start: Start, write: Write, tmp_path: Path, number: signal.Signals
 ) -> None:
     first = write(name="first", rest=f"init: {{farewell: {tmp_path}/farewell}}\n")
-    (tmp_path / "ready").write_text("of an earlier run", encoding="utf-8")
+    (tmp_path / "ready").write_text('{"pid": 1, "listeners": []}', encoding="utf-8")
     running = start(first, write("StartsForEver", "second"), "--drain-timeout", "0", "--ready-file", "ready")
     assert running.process.stdout is not None
     assert running.process.stdout.readline() == "starting\n"

@@ -382,10 +382,21 @@ def _write_ready_file(file: Path, listeners: list[dict[str, str]]) -> None:
 
 
 def _remove_ready_file(file: Path) -> None:
+    """Remove what an earlier run wrote, or this one; an empty file too. What else is there is somebody's."""
     try:
+        if os.path.lexists(file) and not file.is_dir() and not (file.is_file() and _is_ready_file(file.read_bytes())):
+            raise _Wrong(Problem(str(file), "--ready-file", "is there, and was not written by a run: it stays"))
         file.unlink(missing_ok=True)
     except OSError as error:
         raise _wrong_ready_file(file, error) from None
+
+
+def _is_ready_file(content: bytes) -> bool:
+    try:
+        written = json.loads(content or b'{"pid": 0, "listeners": []}')
+    except ValueError:
+        return False
+    return isinstance(written, dict) and written.keys() == {"pid", "listeners"}
 
 
 def _wrong_ready_file(file: Path, error: OSError) -> _Wrong:
