@@ -67,6 +67,7 @@ __all__ = [
     "TlsTruncated",
     "Unreachable",
     "WrongMode",
+    "WrongThread",
     "by_kind",
     "from_os_error",
 ]
@@ -252,6 +253,10 @@ class ShutDown(TheaterError):
 
 class BlockingCall(RuntimeError):
     """A wait on the event loop's own thread, which would never end. A mistake in the program, so it has no kind."""
+
+
+class WrongThread(RuntimeError):
+    """A call for the event loop's own thread, made on another one. A mistake in the program, so it has no kind."""
 
 
 by_kind: dict[str, type[TheaterError]] = {cls.kind: cls for cls in TheaterError.__subclasses__()}

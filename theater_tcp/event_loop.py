@@ -28,7 +28,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from theater_tcp.errors import InvalidArgument, ShutDown
+from theater_tcp.errors import InvalidArgument, ShutDown, WrongThread
 from theater_tcp.poller import READ, Poller, best_poller
 
 if TYPE_CHECKING:
@@ -247,7 +247,9 @@ class EventLoop:
 
         Raises:
             InvalidArgument: the delay is not a number.
+            WrongThread: see :meth:`check_thread`.
         """
+        self.check_thread()
         try:
             due = self._clock() + delay
             no_time = math.isnan(due)
@@ -311,6 +313,17 @@ class EventLoop:
         self.sleeping = False  # an interrupt may have ended the sleep
         _here.loop = None
         self.thread_id = None
+
+    def check_thread(self) -> None:
+        """Refuse a call that another thread makes while one runs the loop: nothing here is guarded against that.
+
+        Raises:
+            WrongThread: it is another one.
+        """
+        if self.thread_id != threading.get_ident() and self.thread_id is not None:
+            raise WrongThread(
+                f"this is for the thread of the event loop {self.name!r}; another one tells or asks an actor to do it"
+            )
 
     def run_once(self, block: bool = True) -> None:
         """One turn. ``block=False`` doesn't wait for readiness (tests step the loop with it)."""

@@ -8,6 +8,7 @@ owner: after a transfer, the old owner's handle raises ``NotOwner``. Handles are
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -37,7 +38,8 @@ class ConnectionHandle:
 
     Every method raises :class:`~theater_tcp.errors.NotFound` when the connection has ended and
     :class:`~theater_tcp.errors.NotOwner` when it belongs to another actor; what else a call refuses in which phase is
-    in ``docs/connection-life-cycle.md``.
+    in ``docs/connection-life-cycle.md``. But for what is only looked at, they raise
+    :class:`~theater_tcp.errors.WrongThread` on any thread but the loop's.
     """
 
     __slots__ = ("_core",)
@@ -76,7 +78,7 @@ class ConnectionHandle:
         Raises:
             AlreadyActive: it was activated before; harmless.
         """
-        self._core.activate(self)
+        self._here().activate(self)
 
     def set_active(self, mode: str | int) -> None:
         """Change how data arrives, from every mode to every mode.
@@ -85,19 +87,19 @@ class ConnectionHandle:
             mode: ``"passive"``: by ``receive``; ``"active"``: by ``on_data``; ``"once"``: one ``on_data``, then
                 passive; a number n from 1 to 32767: n times ``on_data``, then passive and ``on_passive``.
         """
-        self._core.set_active(self, mode)
+        self._here().set_active(self, mode)
 
     def transfer(self, target: pykka.ActorRef[Any] | str) -> None:
         """Hand the connection to another actor, in one step. It gets it open and passive, with every unread byte.
 
         Args:
-            target: reference or URN of an actor of the same Theater that implements ``handle_connection_transfer`` or
-                ``handle_connection``.
+            target: reference, URN or name of an actor of the same Theater that implements
+                ``handle_connection_transfer`` or ``handle_connection``.
 
         Raises:
             NoSuchActor: the target is dead, unknown or implements neither; nothing has changed.
         """
-        core = self._core
+        core = self._here()
         core.check_owner(self)
         core.transfer(self, core.network.ownership.resolve(target))
 
@@ -111,9 +113,14 @@ class ConnectionHandle:
             LimitReached: more than ``write_buffer_hard_limit`` would wait; the connection is closed.
         """
         core = self._core
-        if core.handle is self and core.sends_directly and data.__class__ is bytes:
+        if (
+            core.handle is self
+            and core.sends_directly
+            and data.__class__ is bytes
+            and core.network.loop.thread_id == get_ident()
+        ):
             return core.send_directly(data)
-        return core.send(self, data)
+        return self._here().send(self, data)
 
     def receive(self, max_bytes: int, timeout: float | None = None) -> Future[bytes]:
         """Await the next data of a passive connection.
@@ -130,15 +137,15 @@ class ConnectionHandle:
             Busy: another ``receive`` waits.
             TimedOut: from the future: nothing came; the connection goes on.
         """
-        return _as_future(self._core.receive(self, max_bytes, timeout))
+        return _as_future(self._here().receive(self, max_bytes, timeout))
 
     def drained(self) -> Future[None]:
         """Await that no more than ``write_buffer_limit`` bytes wait to be sent (once above it: half of it)."""
-        return self._core.drained(self)
+        return self._here().drained(self)
 
     def shutdown_write(self) -> None:
         """Half-close: what was sent goes out, then FIN; receiving goes on."""
-        self._core.shutdown_write(self)
+        self._here().shutdown_write(self)
 
     def upgrade_to_tls_server(self) -> Future[None]:
         """Go on in TLS, as the server (STARTTLS): await the handshake. Id, actor and owner stay the same.
@@ -157,7 +164,7 @@ class ConnectionHandle:
             TlsFailed: from the future: the handshake failed, or took longer than ``handshake_timeout``; the connection
                 is closed.
         """
-        return self._core.upgrade_to_tls_server(self)
+        return self._here().upgrade_to_tls_server(self)
 
     def upgrade_to_tls_client(self, server_name: str) -> Future[None]:
         """Go on in TLS, as the client (STARTTLS); see :meth:`upgrade_to_tls_server`.
@@ -165,7 +172,7 @@ class ConnectionHandle:
         Args:
             server_name: the name or address that is asked for (SNI) and that the server's certificate must show.
         """
-        return self._core.upgrade_to_tls_client(self, server_name)
+        return self._here().upgrade_to_tls_client(self, server_name)
 
     @property
     def tls_info(self) -> TlsInfo | None:
@@ -187,19 +194,26 @@ class ConnectionHandle:
                 anew, but for the rest of a chunk whose beginning a ``receive`` took: that stays a chunk.
             max_frame: the longest line or frame in bytes; by default ``read_buffer_limit``.
         """
-        self._core.set_options(self, {"framing": framing, "max_frame": max_frame})
+        self._here().set_options(self, {"framing": framing, "max_frame": max_frame})
 
     def set_options(self, **options: Any) -> None:
         """Change options of this connection; see :class:`~theater_tcp.settings.Options` for names and units."""
-        self._core.set_options(self, options)
+        self._here().set_options(self, options)
 
     def close(self) -> None:
         """Flush what was sent (at most for ``linger_timeout``), then FIN. Returns at once; no callback follows."""
-        self._core.close(self)
+        self._here().close(self)
 
     def abort(self) -> None:
         """RST, at once; what was not sent is lost. No callback follows."""
-        self._core.abort(self)
+        self._here().abort(self)
+
+    def _here(self) -> Connection:
+        """The connection, for a call that may be made on the loop's thread only; after the end it matters no more."""
+        core = self._core
+        if core.handle is self:
+            core.network.loop.check_thread()
+        return core
 
 
 class ListenerHandle:
@@ -234,11 +248,18 @@ class ListenerHandle:
         Raises:
             Closed: from the future: the listener was closed meanwhile.
         """
-        return self._core.accept(self)
+        return self._here().accept(self)
 
     def close(self) -> None:
         """Stop listening; the connections that were accepted go on."""
-        self._core.close(self)
+        self._here().close(self)
+
+    def _here(self) -> Listener:
+        """See the same of :class:`ConnectionHandle`."""
+        core = self._core
+        if core.handle is self:
+            core.network.loop.check_thread()
+        return core
 
 
 class Tcp:
@@ -278,6 +299,7 @@ class Tcp:
             Denied: the actor's permissions don't allow it.
             InvalidArgument: the address or an option is wrong, or a file of ``server_tls`` is.
         """
+        self._network.loop.check_thread()
         handle: ListenerHandle = open_listener(self._network, self._owner, address, options, ListenerHandle).handle
         return handle
 
@@ -296,6 +318,7 @@ class Tcp:
             Denied: the actor's permissions don't allow it; from the future, if it is for what the name resolved to.
             Refused, Unreachable, TimedOut, TlsFailed: from the future.
         """
+        self._network.loop.check_thread()
         return open_connection(self._network, self._owner, address, timeout, options)
 
 
