@@ -29,7 +29,9 @@ from theater_tcp.errors import (
     BlockingCall,
     InvalidArgument,
     NoSuchActor,
+    NotFound,
     ShutDown,
+    WrongThread,
 )
 from theater_tcp.event_loop import running_loop
 from theater_tcp.ownership import CALLBACKS
@@ -426,14 +428,120 @@ def test_only_a_class_of_actors_can_be_spawned(theater: Theater, thing: Any, sho
             do(on_loop, lambda call=call: call(thing))  # type: ignore[misc]
 
 
-def test_spawn_needs_a_theater_that_runs() -> None:
+NEED_A_RUNNING_THEATER: dict[str, Callable[[Theater], object]] = {
+    "spawn": lambda theater: theater.spawn(LoopDiary),
+    "spawn_async": lambda theater: theater.spawn_async(LoopDiary),
+    "spawn_with": lambda theater: theater.spawn_with(Settings(), LoopDiary),
+    "spawn_guest": lambda theater: theater.spawn_guest(ROOT / "actors/echo/c/echo.wasm"),
+    "listen_for": lambda theater: theater.listen_for(pykka.ActorRef(ThreadDiary()), "127.0.0.1:0"),
+}
+
+
+@pytest.mark.parametrize("call", NEED_A_RUNNING_THEATER.values(), ids=NEED_A_RUNNING_THEATER)
+def test_what_needs_a_theater_that_runs_says_so_at_once(call: Callable[[Theater], object]) -> None:
     theater = Theater()
     with pytest.raises(RuntimeError, match=r"does not run yet: start\(\) it first"):
-        theater.spawn(LoopDiary)
+        in_time(lambda: call(theater))
     theater.start()
     theater.shutdown(0)
     with pytest.raises(ShutDown):
-        theater.spawn(LoopDiary)
+        in_time(lambda: call(theater))
+
+
+def no_coroutine() -> int:
+    return 1
+
+
+WRONG_ARGUMENTS: dict[str, tuple[Callable[[Theater], object], str]] = {
+    "Theater": (lambda _: Theater(5), "settings: expected an instance of Settings, got int"),  # type: ignore[arg-type]
+    "spawn_with": (
+        lambda theater: theater.spawn_with(None, LoopDiary),  # type: ignore[arg-type]
+        "settings: expected an instance of Settings, got NoneType",
+    ),
+    "run_asyncio": (
+        lambda theater: theater.run_asyncio(no_coroutine),  # type: ignore[arg-type]
+        "expected a coroutine, as a call of an async function gives, not <function no_coroutine at ",
+    ),
+    "listen_for a class": (
+        lambda theater: theater.listen_for(LoopDiary, "127.0.0.1:0"),  # type: ignore[arg-type]
+        "a connection goes to an actor's reference, URN or name, not to the class LoopDiary",
+    ),
+    **{
+        f"shutdown {time!r}": (
+            lambda theater, time=time: theater.shutdown(time),  # type: ignore[misc]
+            f"drain_timeout: expected a duration of 0 to 1000000 s, got {time!r}",
+        )
+        for time in ("1", -1, float("nan"))
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_named(theater: Theater, name: str) -> None:
+    call, reason = WRONG_ARGUMENTS[name]
+    with pytest.raises(InvalidArgument) as raised:
+        call(theater)
+    assert str(raised.value).startswith(f"invalid: {reason}")
+    assert theater.spawn(LoopDiary).is_alive()
+
+
+class Keeper(TcpActor):
+    """Has a listener, and gives itself and the connection that it is brought to whoever asks."""
+
+    def __init__(self, brought: queue.Queue[tuple[Keeper, Any]]) -> None:
+        super().__init__()
+        self.brought = brought
+
+    def on_start(self) -> None:
+        self.listener = self.tcp.listen("127.0.0.1:0")
+
+    def on_receive(self, message: Callable[[], Any]) -> Any:
+        return message()
+
+    def handle_connection(self, connection: Any) -> None:
+        connection.activate()
+        self.brought.put((self, connection))
+
+
+FOR_THE_LOOP: dict[str, Callable[[Keeper, Any], object]] = {
+    "activate": lambda _, connection: connection.activate(),
+    "set_active": lambda _, connection: connection.set_active("active"),
+    "transfer": lambda keeper, connection: connection.transfer(keeper.actor_ref),
+    "send bytes": lambda _, connection: connection.send(b"x"),
+    "send a view": lambda _, connection: connection.send(memoryview(b"x")),
+    "receive": lambda _, connection: connection.receive(1),
+    "drained": lambda _, connection: connection.drained(),
+    "shutdown_write": lambda _, connection: connection.shutdown_write(),
+    "upgrade_to_tls_server": lambda _, connection: connection.upgrade_to_tls_server(),
+    "upgrade_to_tls_client": lambda _, connection: connection.upgrade_to_tls_client("localhost"),
+    "set_framing": lambda _, connection: connection.set_framing("line"),
+    "set_options": lambda _, connection: connection.set_options(nodelay=True),
+    "close": lambda _, connection: connection.close(),
+    "abort": lambda _, connection: connection.abort(),
+    "accept": lambda keeper, _: keeper.listener.accept(),
+    "close a listener": lambda keeper, _: keeper.listener.close(),
+    "listen": lambda keeper, _: keeper.tcp.listen("127.0.0.1:0"),
+    "connect": lambda keeper, _: keeper.tcp.connect("127.0.0.1:1"),
+    "sleep": lambda keeper, _: keeper.sleep(1),
+    "call_later": lambda keeper, _: keeper.call_later(1, print),
+}
+
+
+@pytest.mark.parametrize("name", FOR_THE_LOOP)
+def test_what_is_for_the_loops_thread_is_refused_on_another_and_nothing_is_done(theater: Theater, name: str) -> None:
+    brought: queue.Queue[tuple[Keeper, Any]] = queue.Queue()
+    ref = theater.spawn(Keeper, brought)
+    host, _, port = theater.listeners()[0].address.rpartition(":")
+    with socket.create_connection((host, int(port)), TIMEOUT) as peer:
+        keeper, connection = brought.get(timeout=TIMEOUT)
+        with pytest.raises(WrongThread, match="event loop 'theater'; another one tells or asks an actor"):
+            FOR_THE_LOOP[name](keeper, connection)
+        assert connection.peer_address == "{}:{}".format(*peer.getsockname())  # to look is no harm
+        do(ref, lambda: connection.send(b"served"))
+        assert peer.recv(100) == b"served"
+        do(ref, connection.close)
+    with pytest.raises(NotFound):  # after the end all threads are told the same
+        connection.close()
 
 
 def test_while_the_theater_goes_down_nothing_is_spawned(kind: type[Diary]) -> None:

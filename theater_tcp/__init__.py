@@ -9,14 +9,14 @@ from theater_tcp.actor import LoopActor
 from theater_tcp.blocking import BlockingConnectionHandle, BlockingListenerHandle, BlockingTcp, TcpMixin
 from theater_tcp.certificates import CertificateFacts
 from theater_tcp.connection import Connection
-from theater_tcp.errors import BlockingCall, TheaterError
+from theater_tcp.errors import BlockingCall, TheaterError, WrongThread
 from theater_tcp.event_loop import EventLoop, Timer
 from theater_tcp.future import Future
 from theater_tcp.guest_settings import Limits
-from theater_tcp.listener import Listener
+from theater_tcp.listener import Listener, ListenerInfo
 from theater_tcp.metrics import Metrics
 from theater_tcp.permissions import Permissions
-from theater_tcp.runtime import ListenerInfo, Theater
+from theater_tcp.runtime import Theater
 from theater_tcp.settings import ListenOptions, Options, Settings
 from theater_tcp.tcp import ConnectionHandle, ListenerHandle, Tcp, TcpActor
 from theater_tcp.tls_engine import TlsInfo
@@ -54,5 +54,6 @@ __all__ = [
     "TheaterError",
     "Timer",
     "TlsInfo",
+    "WrongThread",
     "__version__",
 ]

@@ -1,4 +1,4 @@
-"""The class that a manifest names: found, imported, and held against the arguments that it will get.
+"""An actor's class: the one that a manifest names is found, imported, and held against the arguments that it will get.
 
 Whatever is wrong with a user's module comes out as one line that names the module and the innermost cause.
 """
@@ -19,7 +19,18 @@ import pykka
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import did_you_mean
 
-__all__ = ["import_actor_class", "innermost_cause", "unfit_arguments"]
+__all__ = ["check_actor_class", "import_actor_class", "innermost_cause", "unfit_arguments"]
+
+
+def check_actor_class(thing: object) -> None:
+    """Refuse what is no class of actors.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not (isinstance(thing, type) and issubclass(thing, pykka.Actor)):
+        shown = thing.__name__ if isinstance(thing, type) else repr(thing)
+        raise InvalidArgument(f"{shown} is not a class of actors (pykka.Actor)")
 
 
 def import_actor_class(spec: str, folder: Path) -> type[pykka.Actor]:

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from theater_tcp.errors import ShutDown
+from theater_tcp.errors import InvalidArgument, ShutDown
 from theater_tcp.future import Future
 
 if TYPE_CHECKING:
@@ -39,7 +39,13 @@ class CompanionLoop:
         self._ended = False
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """A future of what the coroutine returns. Any thread may ask."""
+        """A future of what the coroutine returns. Any thread may ask.
+
+        Raises:
+            InvalidArgument: it is no coroutine.
+        """
+        if not asyncio.iscoroutine(coroutine):
+            raise InvalidArgument(f"expected a coroutine, as a call of an async function gives, not {coroutine!r}")
         outcome: Future[Any] = Future()
         self._under_way.add(outcome)
         outcome.on_done(self._under_way.discard)

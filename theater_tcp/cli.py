@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import pykka
 import typer
 
@@ -181,7 +182,7 @@ def _checked(manifest: Manifest) -> tuple[str, dict[str, str]]:
         return manifest.python, {"python": manifest.python}
     guests = guests_of("check", runtime_settings([manifest]))
     try:
-        road = guests.load(guest.file, guest.grants).road_name
+        road = guests.load(guest.file, guest.options.grants).road_name
     except InvalidArgument as error:
         raise ManifestError([Problem(manifest.file, "actor", error.detail)]) from None
     finally:
@@ -323,14 +324,9 @@ def _spawn(theater: Theater, settings: Settings, manifest: Manifest) -> pykka.Ac
         return theater.spawn_guest(
             guest.file,
             guest.config,
-            name=manifest.name,
-            grants=guest.grants,
-            limits=guest.limits,
-            per_connection=guest.per_connection,
-            pool=guest.pool,
-            recycle_after=guest.recycle_after,
             permissions=manifest.permissions,
             settings=settings,
+            **msgspec.structs.asdict(guest.options),
         )
     assert manifest.actor_class is not None  # a manifest has the one or the other
     ref = theater.spawn_with(settings, manifest.actor_class, **manifest.init)

@@ -31,6 +31,7 @@ __all__ = [
     "Flag",
     "Grace",
     "KeepaliveIdle",
+    "Name",
     "Size",
     "Threads",
     "check_field",
@@ -82,6 +83,13 @@ Threads = Annotated[int, Meta(ge=1, le=256, description="a whole number from 1 t
 Backlog = Annotated[int, Meta(ge=1, le=65535, description="a whole number from 1 to 65535")]
 FileMode = Annotated[int, Meta(ge=0, le=0o777, description="a file mode as 0660 (octal)", extra={"unit": "mode"})]
 Flag = Annotated[bool, Meta(description="true or false")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        description="a name of at most 64 letters, digits, '.', '_' and '-'",
+    ),
+]
 
 
 def expected(annotation: Any) -> str:
@@ -153,7 +161,7 @@ def unit_of(cls: type[msgspec.Struct], name: str) -> str | None:
 
 def _as_stored(value: object) -> object:
     """A value as a struct keeps it: nobody can alter it any more, as long as nobody tries hard."""
-    if isinstance(value, list):
+    if isinstance(value, (list, set, frozenset)):
         return tuple(value)
     return dict(value) if isinstance(value, dict) else value
 
@@ -173,8 +181,9 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for name in self.__struct_fields__:
             value = getattr(self, name)
             check_field(type(self), name, value)
-            if isinstance(value, (list, dict)):
-                msgspec.structs.force_setattr(self, name, _as_stored(value))
+            stored = _as_stored(value)
+            if stored is not value:
+                msgspec.structs.force_setattr(self, name, stored)
         self._check_together()
 
     def _check_together(self) -> None:

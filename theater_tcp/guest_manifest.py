@@ -26,13 +26,13 @@ from theater_tcp.errors import InvalidArgument
 from theater_tcp.fields import Count, Flag, did_you_mean
 from theater_tcp.guest.binary import GRANTS, BinaryError, read_guest
 from theater_tcp.guest.interface import TAKES_CONNECTIONS
-from theater_tcp.guest_settings import Limits, as_config, read_guest_file
+from theater_tcp.guest_settings import Grants, GuestOptions, Limits, Pool, as_config, read_guest_file
 from theater_tcp.manifest_document import ManifestDocument
 
 __all__ = ["GuestKeys", "GuestPlan", "guest_plan"]
 
-Pool = Annotated[int, Meta(ge=0, le=100_000, description="a whole number from 0 to 100000")]
-Grants = Annotated[tuple[str, ...], Meta(description="a list as [clock]")]
+_OPTIONS = ("name", "grants", "per_connection", "pool", "recycle_after")
+
 Section = Annotated[dict[str, Any], Meta(description="a mapping of names to values")]
 
 
@@ -56,7 +56,7 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
         kind: ``component`` or ``core module``.
         why_slow: why a component can't take the fast road, in words after "it"; empty where it can.
         config: for its ``init``.
-        per_connection, pool, recycle_after, grants, limits: see :meth:`theater_tcp.Theater.spawn_guest`.
+        options: its name, its limits, and how it lives.
     """
 
     file: str
@@ -64,17 +64,13 @@ class GuestPlan(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     why_slow: str
     config: bytes
-    per_connection: bool
-    pool: int
-    recycle_after: int
-    grants: tuple[str, ...]
-    limits: Limits
+    options: GuestOptions
 
 
 def guest_plan(
     reading: ManifestDocument, top: dict[str, Any], limits: dict[str, Any], listens: bool
 ) -> GuestPlan | None:
-    """What the keys of a guest say, or None where they are wrong; the problems are told to ``reading`` then.
+    """What the keys of a guest say, or None where the manifest is wrong; what is so here is told to ``reading``.
 
     Args:
         reading: the manifest.
@@ -82,7 +78,6 @@ def guest_plan(
         limits: those of its limits that are right.
         listens: whether the runtime is to listen for it.
     """
-    before = len(reading.problems)
     file = reading.folder / top["actor"]
     per_connection, grants = top.get("per_connection", False), tuple(top.get("grants", ()))
     if not per_connection:
@@ -95,7 +90,7 @@ def guest_plan(
         reading.problem("grants", f"{grant!r} is unknown{did_you_mean(grant, sorted(GRANTS))}")
     config, found = b"", None
     try:
-        config = as_config(top.get("init"))
+        config = as_config(top.get("init"), "init")
     except InvalidArgument as error:
         reading.problem_of("", error)
     try:
@@ -110,7 +105,7 @@ def guest_plan(
             reading.problem("per_connection", "the guest has neither handle-connection-transfer nor handle-connection")
         elif listens and not per_connection and "handle-connection" not in takes:
             reading.problem("tcp.listen", "the guest has no handle-connection, so it can't take what is accepted")
-    if found is None or len(reading.problems) > before:
+    if found is None or reading.problems:
         return None
     return GuestPlan(
         file=str(Path(file)),
@@ -118,9 +113,5 @@ def guest_plan(
         kind=found.kind,
         why_slow=found.why_not,
         config=config,
-        per_connection=per_connection,
-        pool=top.get("pool", 0),
-        recycle_after=top.get("recycle_after", 100),
-        grants=grants,
-        limits=Limits(**limits),
+        options=GuestOptions(limits=Limits(**limits), **{key: top[key] for key in _OPTIONS if key in top}),
     )

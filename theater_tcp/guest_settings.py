@@ -1,23 +1,28 @@
-"""What a WebAssembly guest may use, as frozen settings; see :mod:`theater_tcp.settings` for the rest."""
+"""What a WebAssembly guest may use, and how it lives: frozen settings, as those of :mod:`theater_tcp.settings`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Checked, Count, Duration, Size
+from theater_tcp.fields import Checked, Count, Duration, Flag, Name, Size
 
-__all__ = ["MAX_TABLES", "Limits", "as_config", "read_guest_file"]
+__all__ = ["MAX_TABLES", "Grants", "GuestOptions", "Limits", "Pool", "as_config", "read_guest_file"]
 
 MAX_GUEST = 256 << 20
 """Bytes of the largest guest that is read."""
 
-
 MAX_TABLES = 16
 """Tables of a guest that is a core module."""
+
+
+Pool = Annotated[int, Meta(ge=0, le=100_000, description="a whole number from 0 to 100000")]
+Grants = Annotated[tuple[str, ...], Meta(description="a list as [clock]")]
 
 
 class Limits(Checked, frozen=True, kw_only=True):
@@ -44,29 +49,54 @@ class Limits(Checked, frozen=True, kw_only=True):
     log_lines: Count = 100
 
 
-def as_config(config: bytes | str | Mapping[str, Any] | None) -> bytes:
+class GuestOptions(Checked, frozen=True, kw_only=True):
+    """How a guest lives.
+
+    Args:
+        name, grants, limits, per_connection, pool, recycle_after: see :meth:`theater_tcp.Theater.spawn_guest`.
+    """
+
+    name: Name
+    grants: Grants = ()
+    limits: Limits = Limits()
+    per_connection: Flag = False
+    pool: Pool = 0
+    recycle_after: Count = 100
+
+    def _check_together(self) -> None:
+        if self.pool and not self.per_connection:
+            raise InvalidArgument("pool: is for a guest with per_connection: true")
+
+
+def as_config(config: bytes | str | Mapping[str, Any] | None, name: str = "config") -> bytes:
     """What a guest's ``init`` gets: a mapping as JSON, a text as UTF-8, bytes as they are.
 
+    Args:
+        config: it.
+        name: what it is called where it is given.
+
     Raises:
-        InvalidArgument: the mapping holds what JSON can't, or a text what UTF-8 can't.
+        InvalidArgument: it is something else, a mapping of what JSON can't hold, or a text of what UTF-8 can't.
     """
     if config is None:
         return b""
     if isinstance(config, bytes):
         return config
+    if not isinstance(config, (str, Mapping)):
+        raise InvalidArgument(f"{name}: expected bytes, a text or a mapping, got {type(config).__name__}")
     try:
         text = (
             config
             if isinstance(config, str)
-            else json.dumps(config, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            else json.dumps(dict(config), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         )
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidArgument(f"init: {text[error.start]!a} can't be encoded in UTF-8") from None
+        raise InvalidArgument(f"{name}: {text[error.start]!a} can't be encoded in UTF-8") from None
     except RecursionError:
-        raise InvalidArgument("init: it is nested too deep") from None
+        raise InvalidArgument(f"{name}: it is nested too deep") from None
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"init: {error}") from None
+        raise InvalidArgument(f"{name}: {error}") from None
 
 
 def read_guest_file(file: Path) -> bytes:

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from theater_tcp.actor import LoopActor
 from theater_tcp.address import Address, format_sockaddr
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from theater_tcp.ownership import Owner
     from theater_tcp.settings import ListenOptions, Options
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "ListenerInfo", "info_of"]
 
 logger = logging.getLogger("theater_tcp.listener")
 
@@ -42,6 +42,15 @@ MAX_UNHEARD = 64
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _GONE = {errno.ECONNABORTED, errno.EPROTO, errno.EINTR}
+
+
+class ListenerInfo(NamedTuple):
+    """An open listener: its id, the bound address, and the class name and URN of the owning actor."""
+
+    id: str
+    address: str
+    actor: str
+    actor_urn: str
 
 
 class Listener(LoopActor):
@@ -323,3 +332,8 @@ def _remove_socket_file(path: str) -> None:
         os.unlink(path)
     except OSError:
         logger.debug("the socket file %s was gone", path)
+
+
+def info_of(listener: Listener, owner: Owner) -> ListenerInfo:
+    """A listener for who looks from outside."""
+    return ListenerInfo(listener.actor_urn, listener.address, type(owner.actor).__name__, owner.actor.actor_urn)

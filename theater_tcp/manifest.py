@@ -33,7 +33,7 @@ from theater_tcp import address
 from theater_tcp.actor_class import import_actor_class, unfit_arguments
 from theater_tcp.address_patterns import parse_pattern
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Grace, check_field, from_text, unit_of, unknown_name
+from theater_tcp.fields import Grace, Name, check_field, from_text, unit_of, unknown_name
 from theater_tcp.guest_manifest import GuestKeys, GuestPlan, guest_plan
 from theater_tcp.guest_settings import Limits
 from theater_tcp.manifest_document import MAX_MANIFEST, ManifestDocument, ManifestError, Problem, yaml_reason, yaml_type
@@ -88,13 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class _Keys(msgspec.Struct):
     """The keys of a manifest and what they take."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
-            description="a name of at most 64 letters, digits, '.', '_' and '-'",
-        ),
-    ]
+    name: Name
     python: Annotated[
         str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z", description="a class as package.module:Class")
     ]

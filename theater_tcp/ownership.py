@@ -160,18 +160,28 @@ class Ownership:
         """Let a living actor be found by a name too."""
         self._names[name] = urn
 
+    def refuse_name(self, name: str) -> None:
+        """Refuse a name that a living actor has.
+
+        Raises:
+            InvalidArgument: one has it.
+        """
+        if self._names.get(name) in self._owners:
+            raise InvalidArgument(f"name: {name!r} is another actor's")
+
     def resolve(self, target: pykka.ActorRef[Any] | str) -> Owner:
         """The owner that a reference, a URN or a name means.
 
         Raises:
-            InvalidArgument: it is neither.
+            InvalidArgument: it is none of them.
             NoSuchActor: it is dead or unknown here.
         """
         if isinstance(target, pykka.ActorProxy):
             target = target.actor_ref
         urn = target.actor_urn if isinstance(target, pykka.ActorRef) else target
         if not isinstance(urn, str):
-            raise InvalidArgument(f"a connection goes to an actor's reference or URN, not to {type(target).__name__}")
+            shown = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
+            raise InvalidArgument(f"a connection goes to an actor's reference, URN or name, not to {shown}")
         owner = self._owners.get(urn) or self._owners.get(self._names.get(urn, ""))
         if owner is None:
             raise NoSuchActor(urn)

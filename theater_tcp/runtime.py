@@ -12,7 +12,7 @@ import threading
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 import msgspec
@@ -20,20 +20,23 @@ import pykka
 
 from theater_tcp import pykka_internals
 from theater_tcp.actor import LoopActor, hosting
+from theater_tcp.actor_class import check_actor_class
 from theater_tcp.asyncio_bridge import CompanionLoop
 from theater_tcp.blocking import BlockingListenerHandle, TcpMixin
 from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
-from theater_tcp.errors import BlockingCall, InvalidArgument, ShutDown
+from theater_tcp.errors import BlockingCall, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
+from theater_tcp.fields import check_field
 from theater_tcp.future import Future, refuse_to_block
 from theater_tcp.guest import guests_of
-from theater_tcp.guest_settings import Limits, as_config
+from theater_tcp.guest_settings import GuestOptions, Limits, as_config
+from theater_tcp.listener import info_of
 from theater_tcp.metrics import Metrics
 from theater_tcp.network import Network
 from theater_tcp.opening import open_listener
 from theater_tcp.ownership import own_settings
 from theater_tcp.permissions import NO_PERMISSIONS, Permissions
-from theater_tcp.settings import Settings
+from theater_tcp.settings import Settings, checked_settings
 from theater_tcp.tcp import ListenerHandle, TcpActor
 
 if TYPE_CHECKING:
@@ -41,22 +44,13 @@ if TYPE_CHECKING:
 
     from theater_tcp.guest.guest_actor import GuestProgram
     from theater_tcp.guest.guests import Guests
-    from theater_tcp.ownership import Owner
+    from theater_tcp.listener import ListenerInfo
 
-__all__ = ["ListenerInfo", "Theater"]
+__all__ = ["Theater"]
 
 logger = logging.getLogger("theater_tcp.runtime")
 
 A = TypeVar("A", bound=pykka.Actor)
-
-
-class ListenerInfo(NamedTuple):
-    """An open listener: its id, the bound address, and the class name and URN of the owning actor."""
-
-    id: str
-    address: str
-    actor: str
-    actor_urn: str
 
 
 class Theater:
@@ -74,7 +68,7 @@ class Theater:
     def __init__(self, settings: Settings | None = None, name: str = "theater", loop: EventLoop | None = None) -> None:
         pykka_internals.install()
         self.name = name
-        self.settings = settings if settings is not None else Settings()
+        self.settings = Settings() if settings is None else checked_settings(settings)
         self.loop = loop if loop is not None else EventLoop(name=name)
         self.network = Network(self.loop, self.settings)
         self.ownership = self.network.ownership
@@ -145,6 +139,7 @@ class Theater:
             whether every connection ended by itself.
 
         Raises:
+            InvalidArgument: the time is none.
             RuntimeError: the event loop had failed.
         """
         self._refuse_on_loop("shutdown()")
@@ -158,12 +153,14 @@ class Theater:
 
     def request_shutdown(self, drain_timeout: float | None = None) -> None:
         """Begin to go down, without waiting. From any thread, or a signal handler. See :meth:`shutdown`."""
+        if drain_timeout is not None:
+            check_field(Settings, "drain_timeout", drain_timeout)
         with self._lock:
             if not self._began:
                 self._began = True
                 self._close()
                 return
-        timeout = self.settings.drain_timeout if drain_timeout is None else max(drain_timeout, 0.0)
+        timeout = self.settings.drain_timeout if drain_timeout is None else drain_timeout
         self.loop.call_soon(partial(self._begin_drain, timeout))
 
     def __enter__(self) -> Self:
@@ -193,7 +190,7 @@ class Theater:
             Exception: what the constructor or ``on_start`` raised; the actor has ended then.
         """
         here = running_loop()
-        _check_class(actor_class)
+        check_actor_class(actor_class)
         if here is not None and (here is not self.loop or not issubclass(actor_class, LoopActor)):
             raise BlockingCall(f"spawn() waits for {actor_class.__name__}: use `await spawn_async(...)` on the loop")
         actor = self._construct(actor_class, args, kwargs)
@@ -221,6 +218,8 @@ class Theater:
             InvalidArgument: something is wrong with a file that the TLS settings name; nothing has been started.
             Exception: see :meth:`spawn`.
         """
+        checked_settings(settings)
+        self._check_running()
         if running_loop() is self.loop:
             self.network.credentials.prepare(settings.options)
         else:
@@ -251,7 +250,7 @@ class Theater:
         guest: str | Path | bytes | GuestProgram,
         config: bytes | str | Mapping[str, Any] | None = None,
         *,
-        name: str = "guest",
+        name: str | None = None,
         grants: Collection[str] = (),
         limits: Limits | None = None,
         per_connection: bool = False,
@@ -265,7 +264,7 @@ class Theater:
         Args:
             guest: the path of a file, what is in it, or what :meth:`load_guest` gave.
             config: for its ``init``: bytes, a text, or a mapping, which it gets as JSON.
-            name: what the log calls it, and other guests in ``transfer``.
+            name: what the log calls it, and other guests in ``transfer``; no other living actor may have it.
             grants: see :meth:`load_guest`.
             limits: what it may use; the defaults when absent.
             per_connection: a new guest for each connection, instead of one for all.
@@ -279,17 +278,26 @@ class Theater:
             the reference of the actor that takes connections for the guest.
 
         Raises:
-            InvalidArgument: see :meth:`load_guest`.
+            InvalidArgument: see :meth:`load_guest`; or an argument is wrong.
             TheaterError: its ``init`` failed, or it broke a limit.
         """
-        guests = self._guests_here()
-        program = guests.load(guest, grants) if isinstance(guest, (str, Path, bytes)) else guest
-        actor_class, arguments = guests.actor_for(
-            name, program, as_config(config), limits or Limits(), per_connection, pool, recycle_after
+        self._check_running()
+        own = (self.settings if settings is None else checked_settings(settings)).replaced(permissions=permissions)
+        options = GuestOptions(
+            name="guest" if name is None else name,
+            grants=grants,  # type: ignore[arg-type]  # it keeps a tuple
+            limits=Limits() if limits is None else limits,
+            per_connection=per_connection,
+            pool=pool,
+            recycle_after=recycle_after,
         )
-        own = (settings or self.settings).replaced(permissions=permissions)
+        if name is not None:
+            self.ownership.refuse_name(name)
+        guests = self._guests_here()
+        actor_class, arguments = guests.actor_for(guests.load(guest, grants), as_config(config), options)
         ref = self.spawn_with(own, actor_class, *arguments)
-        self.ownership.name(name, ref.actor_urn)
+        if name is not None:
+            self.ownership.name(name, ref.actor_urn)
         return ref
 
     def listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, **options: Any) -> ListenerInfo:
@@ -299,6 +307,7 @@ class Theater:
             actor_ref: an actor of this runtime.
             address, options: see :meth:`theater_tcp.tcp.Tcp.listen`.
         """
+        self._check_running()
         if running_loop() is self.loop:
             return self._listen_for(actor_ref, address, options)
         refuse_to_block("listen_for() from another runtime's loop")
@@ -336,7 +345,7 @@ class Theater:
     def listeners(self) -> list[ListenerInfo]:
         """The open listeners."""
         listeners = list(self.network.listeners.values())  # whose owners the loop may take away from now on
-        return [_info(listener, owner) for listener in listeners if (owner := listener.owner) is not None]
+        return [info_of(listener, owner) for listener in listeners if (owner := listener.owner) is not None]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -383,11 +392,8 @@ class Theater:
         self._stopped.set()
 
     def _construct(self, actor_class: type[A], args: tuple[Any, ...], kwargs: dict[str, Any]) -> A:
-        _check_class(actor_class)
-        if self.network.draining or self._stopped.is_set():
-            raise ShutDown
-        if not self._began:
-            raise RuntimeError(f"{self!r} does not run yet: start() it first")
+        check_actor_class(actor_class)
+        self._check_running()
         token = hosting.set(self)
         try:
             actor = actor_class(*args, **kwargs)
@@ -396,6 +402,12 @@ class Theater:
         if not hasattr(actor, "_theater_owner" if isinstance(actor, (TcpActor, TcpMixin)) else "_actor_ref"):
             raise RuntimeError(f"the constructor of {actor_class.__name__} does not call super().__init__()")
         return actor
+
+    def _check_running(self) -> None:
+        if self.network.draining or self._stopped.is_set():
+            raise ShutDown
+        if not self._began:
+            raise RuntimeError(f"{self!r} does not run yet: start() it first")
 
     def _start(self, actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
         if isinstance(actor, LoopActor):
@@ -418,7 +430,7 @@ class Theater:
     def _listen_for(self, actor_ref: pykka.ActorRef[Any], address: str, options: dict[str, Any]) -> ListenerInfo:
         owner = self.ownership.resolve(actor_ref)
         handles: Any = ListenerHandle if owner.loop_actor is not None else BlockingListenerHandle
-        return _info(open_listener(self.network, owner, address, options, handles, granted=True), owner)
+        return info_of(open_listener(self.network, owner, address, options, handles, granted=True), owner)
 
     def _refuse_on_loop(self, what: str) -> None:
         if running_loop() is not None:
@@ -435,16 +447,3 @@ class Theater:
         with self._lock:
             own = {*self._with_threads, *(owner.actor.actor_ref for owner in self.ownership.owners())}
             return [ref for ref in pykka_internals.registry() if ref in own or loop_of(ref) is self.loop]
-
-
-def _info(listener: Any, owner: Owner) -> ListenerInfo:
-    return ListenerInfo(listener.actor_urn, listener.address, type(owner.actor).__name__, owner.actor.actor_urn)
-
-
-def _check_class(actor_class: object) -> None:
-    if not (isinstance(actor_class, type) and issubclass(actor_class, pykka.Actor)):
-        raise InvalidArgument(f"{_named(actor_class)} is not a class of actors (pykka.Actor)")
-
-
-def _named(thing: object) -> str:
-    return thing.__name__ if isinstance(thing, type) else repr(thing)

@@ -33,7 +33,7 @@ from theater_tcp.fields import (
 from theater_tcp.permissions import Permissions
 from theater_tcp.tls_settings import ClientTls, ServerTls
 
-__all__ = ["ListenOptions", "Options", "Settings"]
+__all__ = ["ListenOptions", "Options", "Settings", "checked_settings"]
 
 FolderPath = Annotated[str, Meta(description="the path of a folder, an empty text", extra={"unit": "path"})]
 
@@ -166,3 +166,14 @@ class Settings(Checked, frozen=True, kw_only=True):
             if name not in Options.field_names():
                 raise unknown_name(name, Options.field_names() + ListenOptions.field_names())
         return self.options.replaced(**changes), self.listener.replaced(**own)
+
+
+def checked_settings(settings: object) -> Settings:
+    """These settings.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if not isinstance(settings, Settings):
+        raise InvalidArgument(f"settings: expected an instance of Settings, got {type(settings).__name__}")
+    return settings

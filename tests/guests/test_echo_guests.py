@@ -36,9 +36,7 @@ def theater(guest: GuestFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[The
 
 def serve(theater: Theater, guest: GuestFolder, per_connection: bool, memory: int = 4 << 20) -> str:
     """Start the guest; returns where it listens."""
-    echo = theater.spawn_guest(
-        guest.content("echo"), name="echo", per_connection=per_connection, limits=Limits(memory=memory)
-    )
+    echo = theater.spawn_guest(guest.content("echo"), per_connection=per_connection, limits=Limits(memory=memory))
     return theater.listen_for(echo, "127.0.0.1:0").address
 
 

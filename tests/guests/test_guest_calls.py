@@ -363,9 +363,9 @@ def test_a_text_of_a_mebibyte_costs_no_more_than_to_refuse_it(stage: GuestStage,
 
 
 def test_transfer_goes_to_guests_and_actors_by_id_and_to_guests_by_name(stage: GuestStage, road: str) -> None:
-    guest, named = stage.guest(road), stage.guest(road, name="the other")
+    guest, named = stage.guest(road), stage.guest(road, name="the-other")
     python = stage.owner("loop")
-    for target, how in ((named, "the other"), (named, named.ref.actor_urn), (python, python.ref.actor_urn)):
+    for target, how in ((named, "the-other"), (named, named.ref.actor_urn), (python, python.ref.actor_urn)):
         connection, peer = pair(stage, guest)
         peer.sendall(b"unread")
         guest.calls("tcp#transfer", connection, how)

@@ -29,6 +29,7 @@ from tests.guests.wat_guests import (
 )
 from tests.peers import TIMEOUT, receive_exactly, receive_to_end
 from tests.support import Echo
+from theater_tcp import Options, Theater
 from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
@@ -78,6 +79,61 @@ def test_a_module_with_a_flipped_byte_is_refused_or_is_a_guest(stage: GuestStage
         except InvalidArgument as error:
             if not str(error).isprintable():
                 raise
+
+
+WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "a number for init": ({"config": 5}, "config: expected bytes, a text or a mapping, got int"),
+    "a list for init": ({"config": [1]}, "config: expected bytes, a text or a mapping, got list"),
+    "what JSON can't hold": ({"config": {"a": object()}}, "config: Object of type object is not JSON serializable"),
+    "no name": ({"name": ""}, "name: expected a name of at most 64 letters, digits, '.', '_' and '-', got ''"),
+    "a name with a space": ({"name": "a b"}, "name: expected a name of at most 64 letters"),
+    "an unknown grant": ({"grants": ["clok"]}, "grants: 'clok' is unknown (did you mean 'clock'?)"),
+    "a text of grants": ({"grants": "clock"}, "grants: expected a list as [clock], got 'clock'"),
+    "a mapping of limits": ({"limits": {}}, "limits: expected an instance of Limits, got {}"),
+    "a number of limits": ({"limits": 0}, "limits: expected an instance of Limits, got 0"),
+    "a number for a flag": ({"per_connection": 1}, "per_connection: expected true or false, got 1"),
+    "a pool of one guest": ({"pool": 3}, "pool: is for a guest with per_connection: true"),
+    "a negative pool": ({"pool": -1, "per_connection": True}, "pool: expected a whole number from 0 to 100000, got -1"),
+    "never recycled": ({"recycle_after": 0}, "recycle_after: expected a whole number from 1 to 1000000, got 0"),
+    "a mapping of permissions": ({"permissions": {}}, "permissions: expected an instance of Permissions or null, got "),
+    "other settings": ({"settings": Options()}, "settings: expected an instance of Settings, got Options"),
+    "no settings": ({"settings": False}, "settings: expected an instance of Settings, got bool"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_a_wrong_option_of_a_guest_is_named_and_nothing_is_started(stage: GuestStage, name: str) -> None:
+    options, reason = WRONG_OPTIONS[name]
+    with pytest.raises(InvalidArgument) as caught:
+        stage.theater.spawn_guest(guest(), **options)
+    assert str(caught.value).startswith(f"invalid: {reason}")
+    assert stage.theater.ownership.owners() == []
+
+
+def test_a_name_is_one_living_actors(stage: GuestStage) -> None:
+    first = stage.theater.spawn_guest(guest(), name="the-one")
+    with pytest.raises(InvalidArgument, match="name: 'the-one' is another actor's"):
+        stage.theater.spawn_guest(guest(), name="the-one")
+    first.stop()
+    second = stage.theater.spawn_guest(guest(), name="the-one")
+    assert stage.theater.ownership.resolve("the-one").actor.actor_urn == second.actor_urn
+    unnamed = [stage.theater.spawn_guest(guest()) for _ in range(2)]
+    assert all(ref.is_alive() for ref in unnamed)
+
+
+def test_a_guest_of_another_theater_is_refused(stage: GuestStage) -> None:
+    with Theater() as another:
+        program = another.load_guest(guest())
+        with pytest.raises(InvalidArgument, match="what load_guest of this Theater gave"):
+            stage.theater.spawn_guest(program)
+        assert another.spawn_guest(program).is_alive()
+
+
+@pytest.mark.parametrize("thing", [5, None, bytearray(b"\0asm")])
+def test_what_is_neither_a_path_nor_bytes_is_no_guest(stage: GuestStage, thing: Any) -> None:
+    for call in (stage.theater.load_guest, stage.theater.spawn_guest):
+        with pytest.raises(InvalidArgument, match="a guest is a path, bytes, or what load_guest"):
+            call(thing)
 
 
 def module(body: str) -> bytes:

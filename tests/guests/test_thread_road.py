@@ -126,9 +126,7 @@ def test_where_the_private_parts_of_wasmtime_have_changed_guests_are_served_and_
 def test_a_guest_of_each_kind_is_served(theater: Theater) -> None:
     for language in ("c", "rust", "wat"):
         for per_connection in (False, True):
-            echo = theater.spawn_guest(
-                ACTORS / "echo" / language / "echo.wasm", name=f"{language}", per_connection=per_connection
-            )
+            echo = theater.spawn_guest(ACTORS / "echo" / language / "echo.wasm", per_connection=per_connection)
             assert echo.proxy().road.get() == "threads"
             address = theater.listen_for(echo, "127.0.0.1:0").address
             assert echoes(address)

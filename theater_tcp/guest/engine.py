@@ -104,6 +104,11 @@ class Engine:
                 logger.info("a guest of %d bytes runs by the %s road", len(content), program.road_name)
             return program
 
+    def has(self, program: object) -> bool:
+        """Whether this is a guest of this engine; of another's, an instance would be on the wrong thread."""
+        with self._lock:
+            return any(own is program for own in self._programs.values())
+
     def close(self) -> None:
         """End its threads, and give back what it has of wasmtime. No guest runs any more.
 
