@@ -521,9 +521,7 @@ class Play:
             self.ends_by_failure(line, "limit")
 
     def ends_by_failure(self, line: Line, reason: str) -> None:
-        """The owner is to hear of it, unless it has just handed the connection to itself and was not told of that."""
-        if not line.announced:
-            line.end = line.end or "failed before it was announced"
+        """The owner is to hear of it, behind the transfer where it has just handed the connection to itself."""
         line.failed = line.failed or reason
 
     # -- bytes -------------------------------------------------------------------------------------------------------
@@ -654,8 +652,6 @@ class Play:
             }
             self.check(allowed.get(error.kind, False), "upgrade", line, "failed with", error, vars(line))
             line.tls_failed = str(error)
-            if not line.announced:
-                line.end = "failed before it was announced"
         else:
             self.say("  upgrade", side, line, "is done")
             self.check(not line.end, "secured after the end:", line)

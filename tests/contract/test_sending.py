@@ -196,7 +196,7 @@ def test_contract_11_a_peer_that_takes_nothing_is_closed_also_where_nobody_waits
 def test_contract_11_a_peer_that_takes_a_little_at_a_time_is_not_timed_out(kind: str) -> None:
     with Stage() as stage:
         owner = stage.owner(kind)
-        connection, peer = small_window(owner, send_timeout=0.5, **ROOMY)
+        connection, peer = small_window(owner, send_timeout=1, **ROOMY)
         data = patterned(8 * MIB)
         sending = owner.begin(connection.send, data)
         pause = threading.Event()

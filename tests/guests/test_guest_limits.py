@@ -133,11 +133,11 @@ def test_a_start_function_that_loops_is_ended_also_though_it_may_not_be_suspende
 
 def test_while_a_guest_loops_the_others_are_served_and_in_the_end_it_is_ended(stage: GuestStage, road: str) -> None:
     address = stage.theater.listen_for(stage.theater.spawn(Echo), "127.0.0.1:0").address
-    busy, other = stage.guest(road, limits=Limits(cpu=0.5)), stage.guest(road)
+    busy, other = stage.guest(road, limits=Limits(cpu=1)), stage.guest(road)
     connection, peer = busy.meet(mode="passive")
     stage.foresee_callback_failures()
     busy.loops()
-    for _ in range(5):
+    for _ in range(3):
         echoes(stage, address)
         assert other.calls("runtime#self") == other.ref.actor_urn
     assert busy.ref.is_alive()
