@@ -70,10 +70,18 @@ def serving(folder: Path, certs: Path) -> Iterator[Served]:
         process.kill()
 
 
-@pytest.fixture
-def served(tmp_path: Path, certs: Path) -> Iterator[Served]:
-    with serving(tmp_path, certs) as served:
+@pytest.fixture(scope="module")
+def serving_all(tmp_path_factory: pytest.TempPathFactory, certs: Path) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("serving"), certs) as served:
         yield served
+
+
+@pytest.fixture
+def served(serving_all: Served) -> Served:
+    """The server of all these tests, without their mail."""
+    for message in serving_all.delivered():
+        message.unlink()
+    return serving_all
 
 
 def run(command: str) -> str:
@@ -117,9 +125,10 @@ def test_the_printed_commands_show_the_certificate_and_that_it_is_right(served: 
         assert "Verification: OK" in run(command)
 
 
-def test_sigterm_reaches_the_server_and_ends_it_cleanly(served: Served) -> None:
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait() == 0
+def test_sigterm_reaches_the_server_and_ends_it_cleanly(tmp_path: Path, certs: Path) -> None:
+    with serving(tmp_path, certs) as served:
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait() == 0
 
 
 def test_the_certificate_is_made_on_first_use_kept_after_it_and_renewed_when_it_has_expired(tmp_path: Path) -> None:
