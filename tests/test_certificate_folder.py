@@ -7,8 +7,10 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from theater_tcp.certificate_contents import Contents, read_contents
 from theater_tcp.certificate_folder import DEFAULT_NAMES, CertificateFolder, Made, WrongFile, read_file
 from theater_tcp.certificates import DevelopmentAuthority
 from theater_tcp.errors import InvalidArgument
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def contents_of(path: Path) -> Contents:
 
 
 def files_of(folder: CertificateFolder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.path.glob("*") if path.exists()}
+    return {path.name: path.read_bytes() for path in folder.path.glob("*") if path.is_file()}
 
 
 def assert_fits(made: Made, ca: Made) -> None:
@@ -168,6 +172,105 @@ def test_a_failure_leaves_the_old_file_and_no_half_one(
     assert files_of(folder) == before
 
 
+@pytest.mark.parametrize("broken", ["server.pem", "server.key", "client.pem", "client.key"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_file_that_cannot_be_replaced_leaves_all_others_as_they_were(
+    folder: CertificateFolder, monkeypatch: pytest.MonkeyPatch, broken: str, is_first: bool
+) -> None:
+    if not is_first:
+        folder.make(client="a")
+    before = files_of(folder)
+    really_replace = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == broken:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return really_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(WrongFile) as caught:
+        folder.make(client="a")
+    assert (caught.value.path.name, caught.value.reason) == (broken, "operation not permitted")
+    assert files_of(folder) == before
+
+
+def test_where_files_cannot_be_linked_it_works_all_the_same(
+    folder: CertificateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.make()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    ca, server, _ = folder.make()
+    assert_fits(server, ca)
+    assert sorted(files_of(folder)) == ["ca.key", "ca.pem", "server.key", "server.pem"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_full_disk_leaves_all_files_as_they_were(folder: CertificateFolder, is_first: bool) -> None:
+    """A limit for the size of files in a process of its own stands for the disk: keys fit, certificates don't."""
+    if not is_first:
+        folder.make()
+    before = files_of(folder)
+    limited = """if True:
+        import resource, sys
+        from pathlib import Path
+        from theater_tcp.certificate_folder import CertificateFolder, WrongFile
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+        try:
+            CertificateFolder(Path(sys.argv[1])).make()
+        except WrongFile as error:
+            print(f"{error.path.name}: {error.reason}")
+    """
+    words = [sys.executable, "-B", "-c", limited, str(folder.path)]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == f"{'ca.pem' if is_first else 'server.pem'}: file too large\n"
+    assert files_of(folder) == before
+
+
+class Killed(BaseException):
+    """An end that leaves no time to tidy up."""
+
+
+def killed_at(folder: CertificateFolder, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends when it is about to put this file in its place, and does nothing more."""
+    really_replace = Path.replace
+    is_killed = False
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal is_killed
+        is_killed = is_killed or target.name == name
+        if is_killed:
+            raise Killed
+        return really_replace(self, target)
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        patched.setattr(Path, "unlink", unlink)
+        with pytest.raises(Killed):
+            folder.make(client="a")
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize("kind", ["pem", "key"])
+def test_what_a_run_that_was_killed_left_is_renewed(
+    folder: CertificateFolder, monkeypatch: pytest.MonkeyPatch, role: str, kind: str
+) -> None:
+    folder.make(client="a")
+    killed_at(folder, f"{role}.{kind}", monkeypatch)
+    (key,) = contents_of(folder.path / f"{role}.key").keys
+    assert key.fits(contents_of(folder.path / f"{role}.pem").certificates[0]) == (kind == "pem")
+    ca, server, client = folder.make(client="a")
+    assert client is not None
+    assert_fits(server, ca)
+    assert_fits(client, ca)
+
+
 def test_a_certificate_that_lost_its_key_on_the_way_is_renewed(folder: CertificateFolder) -> None:
     """What an end between the two leaves."""
     ca, server, _ = folder.make()
@@ -287,6 +390,65 @@ def test_a_key_without_its_certificate_is_not_replaced(folder: CertificateFolder
     (folder.path / f"{role}.key").write_bytes(b"a key of some other certificate")
     reason = f"there is no {role}.pem beside it, so nobody knows whose it is: it stays"
     assert refusal(folder, client="a") == f"{role}.key: {reason}"
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize(
+    "content", [DevelopmentAuthority.create().key_pem, b"hello", b""], ids=["key", "text", "empty"]
+)
+def test_a_key_that_is_not_the_certificates_is_not_replaced(
+    folder: CertificateFolder, role: str, content: bytes
+) -> None:
+    folder.make(client="a")
+    (folder.path / f"{role}.key").write_bytes(content)
+    reason = f"it is not the key of {role}.pem, so nobody knows whose it is: it stays"
+    assert refusal(folder, client="a") == f"{role}.key: {reason}"
+
+
+def put_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def put_link(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+def put_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["server.pem", "server.key", "client.pem", "client.key"])
+@pytest.mark.parametrize("put", [put_directory, put_link, put_pipe])
+def test_what_is_no_regular_file_is_not_replaced(
+    folder: CertificateFolder, name: str, put: Callable[[Path], None]
+) -> None:
+    folder.make(client="a")
+    path = folder.path / name
+    if put is not put_link:
+        path.unlink()
+    put(path)
+    assert refusal(folder, client="a") == f"{name}: it is no regular file: it stays"
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "ca.key"])
+@pytest.mark.parametrize("put", [put_directory, put_pipe])
+def test_an_authority_that_is_no_regular_file_is_told(
+    folder: CertificateFolder, name: str, put: Callable[[Path], None]
+) -> None:
+    folder.make()
+    (folder.path / name).unlink()
+    put(folder.path / name)
+    assert refusal(folder) == f"{name}: it is no regular file: it stays"
+
+
+def test_an_authority_may_be_a_link_to_another_folders(folder: CertificateFolder, tmp_path: Path) -> None:
+    other = CertificateFolder(tmp_path / "other")
+    ca, _, _ = other.make()
+    folder.path.mkdir(parents=True)
+    for name in ("ca.pem", "ca.key"):
+        (folder.path / name).symlink_to(other.path / name)
+    _, server, _ = folder.make()
+    assert_fits(server, ca)
 
 
 def test_a_link_that_leads_nowhere_is_in_the_way_too(folder: CertificateFolder) -> None:

@@ -1,7 +1,11 @@
 """A folder with a development authority and what it has issued: made, found again, renewed.
 
-All is made before anything is written. Each file appears by a rename, a key's with mode 0600 from its first byte on.
+All is made before anything is written, and all is written before anything is replaced: each file beside its place, a
+key's with mode 0600 from its first byte on, and then renamed. If one can't be, those before it are taken back.
 What the folder's own authority has issued is replaced; the authority itself, and what somebody else put there, is not.
+
+A certificate is known by its signature, a key by its certificate. Where an end between their renames leaves the new
+certificate with the old key, the new key still lies beside them: by that the old one is known.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from cryptography import x509
 
+from theater_tcp.certificate_contents import read_contents
 from theater_tcp.certificates import CertificateFacts, DevelopmentAuthority, facts, is_issued_by, read_certificates
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.pem_file import MAX_FILE
@@ -101,8 +107,7 @@ class CertificateFolder:
             made = None
             if client is not None:
                 made = self._issue("client", authority, [client], days, self._before("client", authority))
-            for path, content in self._content.items():
-                _write(path, content, 0o600 if path.suffix == ".key" else 0o644)
+            _write(self._content)
         return ca, server, made
 
     @contextlib.contextmanager
@@ -132,6 +137,8 @@ class CertificateFolder:
         for path, other in ((cert, key), (key, cert)):
             if not os.path.lexists(path):
                 raise WrongFile(other, f"there is no {path.name} beside it{remedy}")
+        for path in (cert, key):
+            _check_regular(path, path.stat)  # a link will do, for this is not replaced
         cert_pem, _ = read_file(cert)
         key_pem, mode = read_file(key)
         if mode & (stat.S_IROTH | stat.S_IWOTH):
@@ -148,10 +155,13 @@ class CertificateFolder:
     def _before(self, role: str, authority: DevelopmentAuthority) -> tuple[str, ...] | None:
         """What the certificate is for that is about to be replaced; None if there is none."""
         cert, key = self._files(role)
-        if not os.path.lexists(cert):
-            if os.path.lexists(key):
-                raise WrongFile(key, f"there is no {cert.name} beside it, so nobody knows whose it is: it stays")
+        there = [path for path in (cert, key) if os.path.lexists(path)]
+        if there == [key]:
+            raise WrongFile(key, f"there is no {cert.name} beside it, so nobody knows whose it is: it stays")
+        if not there:
             return None
+        for path in there:
+            _check_regular(path, path.lstat)
         content, _ = read_file(cert)
         try:
             certificate = read_certificates(content)[0]
@@ -159,6 +169,9 @@ class CertificateFolder:
             raise WrongFile(cert, f"{error.detail}: it stays") from None
         if not is_issued_by(certificate, authority.certificate):
             raise WrongFile(cert, f"it is not by the CA in {self._files('ca')[0].name}: it stays")
+        left_behind = self.path.glob(_beside(key, "[0-9a-f]" * 16).name)
+        if key in there and not any(_fits(one, certificate) for one in (key, *left_behind)):
+            raise WrongFile(key, f"it is not the key of {cert.name}, so nobody knows whose it is: it stays")
         return _names_of(facts(certificate))
 
     def _issue(
@@ -171,7 +184,7 @@ class CertificateFolder:
     ) -> Made:
         cert, key = self._files(role)
         issued = authority.issue(names, days, client=role == "client")
-        # The certificate comes first: where an end in between leaves it alone, it is known for what it is.
+        # The certificate comes first: where an end in between leaves it alone, or with the old key, both are known.
         self._content |= {cert: issued.cert_pem + authority.cert_pem, key: issued.key_pem}
         return Made(cert, key, facts(read_certificates(issued.cert_pem)[0]), is_new=True, before=before)
 
@@ -196,17 +209,50 @@ def read_file(path: Path) -> tuple[bytes, int]:
     return content, mode
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write beside it and rename, so that a reader sees all or nothing."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+def _check_regular(path: Path, look: Callable[[], os.stat_result]) -> None:
+    """Anything else would be replaced though nobody wrote it here, or couldn't be, or a pipe would be waited for."""
     try:
-        try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-                file.write(content)
-            beside.replace(path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        mode = look().st_mode
+    except OSError as error:
+        raise _wrong(path, error) from None
+    if not stat.S_ISREG(mode):
+        raise WrongFile(path, "it is no regular file: it stays")
+
+
+def _fits(key: Path, certificate: x509.Certificate) -> bool:
+    content, _ = read_file(key)
+    try:
+        return any(one.fits(certificate) for one in read_contents(content).keys)
+    except InvalidArgument:
+        return False
+
+
+def _beside(path: Path, part: str) -> Path:
+    return path.with_name(f".{path.name}.{part}")
+
+
+def _write(contents: Mapping[Path, bytes]) -> None:
+    """All of these files or none; a reader sees each as a whole, the old one or the new one."""
+    try:
+        with contextlib.ExitStack() as tidied, contextlib.ExitStack() as undone:
+            new = {path: _beside(path, secrets.token_hex(8)) for path in contents}
+            old = {path: _beside(path, secrets.token_hex(8)) for path in contents}
+            for hidden in (*new.values(), *old.values()):
+                tidied.callback(hidden.unlink, missing_ok=True)
+            for path, content in contents.items():
+                mode = 0o600 if path.suffix == ".key" else 0o644
+                with open(os.open(new[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+                    file.write(content)
+            for path in contents:
+                try:
+                    os.link(path, old[path])
+                    undone.callback(old[path].replace, path)
+                except FileNotFoundError:
+                    undone.callback(path.unlink, missing_ok=True)
+                except OSError:  # some file systems have no links: there it can't be taken back
+                    pass
+                new[path].replace(path)
+            undone.pop_all()
     except OSError as error:
         raise _wrong(path, error) from None
 
