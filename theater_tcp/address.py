@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ import msgspec
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.host_names import ascii_name
 
-__all__ = ["Address", "HostPort", "UnixPath", "format_sockaddr", "parse"]
+__all__ = ["Address", "HostPort", "UnixPath", "format_sockaddr", "parse", "split"]
 
 _MAX_NAME = 253
 """Characters of a host name without its final dot (RFC 1035, 2.3.4: 255 octets on the wire)."""
@@ -129,13 +130,10 @@ def parse(text: str, *, listening: bool = False) -> Address:
         raise InvalidArgument(f"{_shown(text)}: an address is a text as 'host:port', '[v6]:port' or 'unix:/path'")
     if text.startswith("unix:"):
         return _parse_unix(text)
-    if text.startswith("["):
-        return _parse_bracketed(text, listening)
-    host, colon, port_text = text.rpartition(":")
-    if not colon:
-        raise _wrong(text, "the port is missing (write host:port)")
-    if ":" in host:
-        raise _wrong(text, "an IPv6 address stands in brackets (write [::1]:25)")
+    host, port_text, is_bracketed = split(text)
+    if is_bracketed:
+        _check_v6(text, host)
+        return HostPort(host, _parse_port(text, port_text, listening), socket.AF_INET6)
     port = _parse_port(text, port_text, listening)
     if host in ("", "*"):
         if not listening:
@@ -147,6 +145,42 @@ def parse(text: str, *, listening: bool = False) -> Address:
     if listening and name != "localhost":
         raise _wrong(text, "to listen takes an IP address, 'localhost' or '*', no other name")
     return HostPort(name, port, socket.AF_UNSPEC)
+
+
+def split(text: str, ports: Sequence[str] = ("port",)) -> tuple[str, str, bool]:
+    """``host:port`` or ``[v6]:port`` in its parts.
+
+    Args:
+        text: not a Unix socket's address.
+        ports: what may stand for the port, for the error where it is missing.
+
+    Returns:
+        the host, the port's text, which isn't empty, and whether the host stood in brackets.
+
+    Raises:
+        InvalidArgument: a bracket, the colon or the port is missing.
+    """
+    is_bracketed = text.startswith("[")
+    if is_bracketed:
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise _wrong(text, "the closing bracket is missing")
+        if not host:
+            raise _wrong(text, "nothing stands in the brackets")
+        if rest and not rest.startswith(":"):
+            raise _wrong(text, "behind the closing bracket stands ':' and the port")
+        port = rest[1:]
+    else:
+        if "]" in text and "[" not in text:
+            raise _wrong(text, "the opening bracket is missing")
+        host, _, port = text.partition(":")
+        if ":" in port:
+            raise _wrong(text, "an IPv6 address stands in brackets (write [::1]:25)")
+    if not port:
+        form = "[v6]" if is_bracketed else "host"
+        forms = " or ".join(f"{form}:{one}" for one in ports)
+        raise _wrong(text, f"the port is missing (write {forms})")
+    return host, port, is_bracketed
 
 
 def format_sockaddr(family: int, sockaddr: Any) -> str:
@@ -194,23 +228,15 @@ def _parse_unix(text: str) -> UnixPath:
     return UnixPath(path)
 
 
-def _parse_bracketed(text: str, listening: bool) -> HostPort:
-    host, bracket, rest = text[1:].partition("]")
-    if not bracket:
-        raise _wrong(text, "the closing bracket is missing")
-    if not rest.startswith(":"):
-        raise _wrong(text, "the port is missing (write [v6]:port)")
+def _check_v6(text: str, host: str) -> None:
     address, percent, scope = host.partition("%")
     if not _is_literal(socket.AF_INET6, address):
         raise _wrong(text, "what stands in brackets is no IPv6 address")
     if percent and not _SCOPE.fullmatch(scope):
         raise _wrong(text, "what stands after '%' is no name of a network interface")
-    return HostPort(host, _parse_port(text, rest[1:], listening), socket.AF_INET6)
 
 
 def _parse_port(text: str, port_text: str, listening: bool) -> int:
-    if not port_text:
-        raise _wrong(text, "the port is missing")
     # str.isdigit alone lets other scripts' digits through, int() also signs, spaces and underscores.
     if not (port_text.isascii() and port_text.isdigit()):
         raise _wrong(text, f"the port {_shown(port_text)} is no number")
@@ -265,5 +291,5 @@ def _wrong(text: str, reason: str) -> InvalidArgument:
 
 
 def _shown(text: object) -> str:
-    shown = ascii(text) if isinstance(text, str) and not text.isprintable() else repr(text)
+    shown = repr(text)
     return shown if len(shown) <= 160 else f"{shown[:157]}..."

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from theater_tcp.address import split
 from theater_tcp.address_classes import IpAddress, canonical, is_unspecified
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.host_names import DOTS, ascii_name
@@ -131,18 +132,9 @@ def parse_pattern(text: str, *, listening: bool = False) -> Pattern:
     """
     if text.startswith("unix:"):
         return _parse_path(text)
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket:
-            raise _wrong(text, "the closing bracket is missing")
-        if not rest.startswith(":"):
-            raise _wrong(text, "the port is missing (write [v6]:port or [v6]:*)")
-        return _parse_network(text, host, _parse_ports(text, rest[1:], listening), bracketed=True)
-    host, colon, ports_text = text.rpartition(":")
-    if not colon:
-        raise _wrong(text, "the port is missing (write host:port or host:*)")
-    if ":" in host:
-        raise _wrong(text, "an IPv6 address stands in brackets (write [::1]:25)")
+    host, ports_text, is_bracketed = split(text, ("port", "*"))
+    if is_bracketed:
+        return _parse_network(text, host, _parse_ports(text, ports_text, listening), bracketed=True)
     if not host:
         raise _wrong(text, "the host is missing")
     ports = _parse_ports(text, ports_text, listening)
