@@ -822,6 +822,20 @@ def test_a_wrong_override_is_refused(text: str, reason: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (aliases(8), "init.g: is larger than 4194304 characters with its aliases written out"),
+        ("[" * 101 + "]" * 101, "init: is nested deeper than 100 times with its aliases written out"),
+        ("{a: {b: 1, b: 2}}", "init.a.b: is there twice (line 1 too)"),
+    ],
+)
+def test_an_override_is_held_to_what_a_manifest_is_held_to(value: str, reason: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        parse_override(f"init={value}")
+    assert caught.value.detail == reason
+
+
 def test_overrides_replace_what_the_file_says_before_it_is_checked(write: Write) -> None:
     file = write(GOOD.replace("hostname: mx.example.org", "hostnme: wrong"))
     changed = load(file, [("init", {"hostname": "a"}), ("init.size", 4), ("runtime.max_connections", 5)])

@@ -115,15 +115,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     """A key path and a value from ``key=value``; the value is read as YAML.
 
     Raises:
-        InvalidArgument: it has another form, or the value is not YAML.
+        InvalidArgument: it has another form, or the value is none that a manifest could have.
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise InvalidArgument(f"{text!r}: expected key=value, as tcp.idle_timeout=30")
+    document = ManifestDocument("--set")
     try:
-        return key, yaml.safe_load(value)
+        parsed = document.parse(value, key)
+        if document.problems:
+            raise ManifestError(document.problems)
+    except ManifestError as error:
+        problem = error.problems[0]
+        raise InvalidArgument(f"{problem.key}: {problem.reason}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"{key}: the value is {yaml_reason(error, marks=False)}") from None
+    return key, parsed
 
 
 def runtime_settings(manifests: Sequence[Manifest]) -> Settings:

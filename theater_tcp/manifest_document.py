@@ -89,18 +89,33 @@ class ManifestDocument:
         if len(content) > MAX_MANIFEST:
             raise self.fatal(f"is larger than {MAX_MANIFEST} bytes")
         try:
-            loader = yaml.SafeLoader(content)
-            node = loader.get_single_node()
-            if node is None:
-                raise self.fatal("the file is empty")
-            self._note_lines(node, "", {})
-            document = loader.construct_document(node)
+            document = self.parse(content)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             raise self.fatal(yaml_reason(error), None if mark is None else mark.line + 1) from None
+        if document is None:
+            raise self.fatal("the file is empty")
         if not isinstance(document, dict):
             raise self.fatal(f"expected keys and values, got a {yaml_type(document)}")
         return document
+
+    def parse(self, content: bytes | str, key: str = "") -> Any:
+        """The value of a YAML text; the lines of its keys, and those that are there twice, are noted on the way.
+
+        Args:
+            content: the text.
+            key: the path of the key whose value it is; empty where it is the whole manifest.
+
+        Raises:
+            ManifestError: with its aliases written out it is too large or too deep.
+            yaml.YAMLError: it is not YAML; so are ValueError and RecursionError (see :func:`yaml_reason`).
+        """
+        loader = yaml.SafeLoader(content)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        self._note_lines(node, key, {})
+        return loader.construct_document(node)
 
     def _note_lines(self, node: yaml.Node, key: str, seen: dict[int, tuple[int, int]]) -> tuple[int, int]:
         """Notes the line of each key below ``node`` (aliases make circles); a key that is there twice is a problem.
