@@ -205,6 +205,21 @@ def test_every_setting_of_the_runtime_is_a_key(write: Write) -> None:
         assert load(write(GOOD), [(f"runtime.{name}", value)]).runtime == {name: value}
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (r'"a\0b"', "is no path"),
+        (r'"a\ud800b"', "is no path"),
+        ("m.yaml", "is no folder"),
+        ("m.yaml/compiled", "not a directory"),
+        ("a" * 300, "file name too long"),
+    ],
+)
+def test_what_can_be_no_folder_is_no_place_for_compiled_guests(write: Write, value: str, reason: str) -> None:
+    text = f"name: p\npython: actors_here:Plain\nruntime: {{guest_cache: {value}}}\n"
+    assert only(write(text)) == f"m.yaml:3: runtime.guest_cache: {reason}"
+
+
 def test_the_manifests_of_the_example_actors_are_right(certificates: Certificates) -> None:
     files = sorted((ROOT / "actors").glob("*/*.yaml"))
     assert ROOT / "actors" / "echo" / "echo.yaml" in files

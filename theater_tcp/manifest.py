@@ -20,6 +20,7 @@ The class is imported for that; nothing else of a manifest is acted upon before 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -354,7 +355,14 @@ class _Reading(ManifestDocument):
     def _runtime(self, section: dict[str, Any]) -> dict[str, Any]:
         values = self._fields("runtime.", section, (Settings,), RUNTIME_FIELDS)
         if values.get("guest_cache"):  # an empty text is for no cache
-            values["guest_cache"] = str(self.folder / values["guest_cache"])
+            folder = values["guest_cache"] = str(self.folder / values["guest_cache"])
+            try:
+                if not stat.S_ISDIR(os.stat(folder).st_mode):
+                    self.problem("runtime.guest_cache", "is no folder")
+            except (FileNotFoundError, PermissionError):  # it may be made yet, and who runs this may be somebody else
+                pass
+            except (OSError, ValueError) as error:
+                self.problem("runtime.guest_cache", (getattr(error, "strerror", None) or "is no path").lower())
         return values
 
     # -- the class ------------------------------------------------------------------------------------------------
