@@ -35,6 +35,6 @@ class LogAllowance:
         return False
 
     def dropped(self) -> int:
-        """Lines that were not written since this was asked last: to be said in front of one that may be."""
+        """Lines not written since this was asked last: to be said in front of one that may be, and at the end."""
         dropped, self._dropped = self._dropped, 0
         return dropped

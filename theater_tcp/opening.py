@@ -181,9 +181,7 @@ def _refused(network: Network, owner: Owner, what: str, address: Address, why: s
     if owner.refusals is None:
         owner.refusals = LogAllowance(MAX_REFUSALS)
     if owner.refusals.take(network.loop.now):
-        dropped = owner.refusals.dropped()
-        if dropped:
-            logger.warning("%s: %d refusals were not logged", owner, dropped)
+        owner.tell_refusals()
         logger.warning("%s may not %s %s: %s", owner, what, address, why)
     return Denied(str(address))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from theater_tcp.settings import Settings
 
 __all__ = ["CALLBACKS", "Owner", "Ownership", "own_settings"]
+
+logger = logging.getLogger("theater_tcp.permissions")
 
 own_settings: ContextVar[Settings | None] = ContextVar("own_settings", default=None)
 """What the actor that is being made has for settings, where they are not the runtime's."""
@@ -99,6 +102,12 @@ class Owner:
         """A connection isn't this owner's any more: its listeners may have waited for that."""
         for listener in self.listeners.values():
             listener.resume()
+
+    def tell_refusals(self) -> None:
+        """Log how many refusals were not logged since the last time."""
+        dropped = self.refusals.dropped() if self.refusals is not None else 0
+        if dropped:
+            logger.warning("%s: %d refusals were not logged", self, dropped)
 
     def hears(self, callback: str) -> bool:
         """Whether the actor implements a callback."""
@@ -194,6 +203,7 @@ class Ownership:
     def ended(self, owner: Owner) -> None:
         """An actor's life is over: its connections and listeners are closed, and no one else's."""
         owner.alive = False
+        owner.tell_refusals()
         self._owners.pop(owner.actor.actor_urn, None)
         for listener in list(owner.listeners.values()):
             listener.owner_ended()

@@ -19,6 +19,7 @@ from tests.tls_peer import TlsPeer, client_context, server_context
 from theater_tcp import ClientTls, Options, Permissions, ServerTls
 from theater_tcp.errors import TheaterError, by_kind
 from theater_tcp.guest_settings import Limits
+from theater_tcp.log_allowance import LogAllowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -569,6 +570,19 @@ def test_log_lines_above_the_limit_are_dropped_and_counted(
         return any("were dropped" in record.getMessage() for record in caplog.records)
 
     stage.until(told)
+
+
+def test_at_a_guests_end_it_is_told_how_many_of_its_log_lines_were_dropped(
+    stage: GuestStage, road: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogAllowance, "take", lambda self, _now, take=LogAllowance.take: take(self, 7.0))
+    caplog.set_level(logging.DEBUG, "theater_tcp.guest")
+    guest = stage.guest(road, name="talker", limits=Limits(log_lines=3))
+    for number in range(5):
+        guest.calls("runtime#log", 1, f"line {number}")
+    guest.ref.stop()
+    told = [record.getMessage() for record in caplog.records if "talker: " in record.getMessage()]
+    assert told == [*(f"talker: line {number}" for number in range(3)), "talker: 2 lines of its log were dropped"]
 
 
 def test_the_clock_is_there_for_whom_it_is_granted_and_refused_by_name_to_others(stage: GuestStage, road: str) -> None:

@@ -254,9 +254,7 @@ class GuestCalls:
         """``runtime.log``: one line, whatever is in the message, and not too many."""
         if not self._allowance.take(time.monotonic()):
             return
-        dropped = self._allowance.dropped()
-        if dropped:
-            logger.warning("%s: %d lines of its log were dropped", self._name, dropped)
+        self.tell_dropped()
         text = message[:MAX_LOG_LINE]
         if not text.isprintable():
             text = text.encode("unicode_escape").decode("ascii")
@@ -275,6 +273,12 @@ class GuestCalls:
         return time.time_ns() // 1_000_000
 
     # -- for the actor --------------------------------------------------------------------------------------------
+
+    def tell_dropped(self) -> None:
+        """Log how many lines of the guest's were not logged since the last time."""
+        dropped = self._allowance.dropped()
+        if dropped:
+            logger.warning("%s: %d lines of its log were dropped", self._name, dropped)
 
     def learn(self, handle: ConnectionHandle) -> str:
         """The guest hears of a connection; its id."""

@@ -380,5 +380,6 @@ class GuestActor(TcpActor):
         instance, self._guest_instance = self._guest_instance, None
         if instance is not None:
             instance.discard()
+            self._guest_calls.tell_dropped()
             self._guest_calls.handles.clear()
             self._guest_calls.listeners.clear()
