@@ -44,7 +44,8 @@ _RCPT = re.compile(rf"TO: ?<(?:{_ROUTE}{_MAILBOX}|(?P<postmaster>postmaster))>{_
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*+)(?:=([!-<>-~]++))?")
 # Stricter than "any visible character" where the name will stand in a Received field: none of RFC 5322's specials but
 # the dot and what an address literal needs. Laxer than a domain name, for clients put the name of their machine there.
-_HELO = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.:\[\]]{1,255}")
+_NAME = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.:]"
+_HELO = re.compile(rf"{_NAME}{{1,255}}|\[{_NAME}{{1,253}}\]")
 _BDAT = re.compile(r"(\d{1,19})(?: +(LAST))? *", re.IGNORECASE | re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -149,7 +150,7 @@ def parse_helo(argument: str) -> str:
     """Read the name after ``EHLO`` or ``HELO``: a domain, an address literal, or the like (RFC 5321, 4.1.3, 4.1.4).
 
     Raises:
-        Refused: there is none, or it has characters that no name has.
+        Refused: there is none, it has characters that no name has, or brackets that aren't around all of it.
     """
     name = argument.strip(" ")
     if _HELO.fullmatch(name) is None:

@@ -96,8 +96,9 @@ pub fn parse_rcpt(argument: &str) -> Result<&str, Refusal> {
 /// clients put the name of their machine there.
 pub fn parse_helo(argument: &str) -> Result<&str, Refusal> {
     let name = argument.trim_matches(' ');
-    let is_allowed = |octet: u8| is_atext(octet) || matches!(octet, b'.' | b':' | b'[' | b']');
-    if name.is_empty() || name.len() > MAX_HELO || !name.bytes().all(is_allowed) {
+    let inside = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let is_allowed = |octet: u8| is_atext(octet) || matches!(octet, b'.' | b':');
+    if inside.is_empty() || name.len() > MAX_HELO || !inside.bytes().all(is_allowed) {
         return Err(replies::HELO_SYNTAX);
     }
     Ok(name)

@@ -58,7 +58,13 @@ def test_a_client_may_call_itself_by_any_name_or_address_literal(name: str) -> N
     assert Client().codes(f"EHLO {name}\r\n".encode()) == ["250"]
 
 
-@pytest.mark.parametrize("name", ["", "   ", "two words", "a(comment)", "a;b", "a<b>", "é.example", "x" * 256, 'a"b'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "   ", "two words", "a(comment)", "a;b", "a<b>", "é.example", "x" * 256, 'a"b'),
+        *("[192.0.2.1", "192.0.2.1]", "[IPv6:::1", "[]", "[[192.0.2.1]]", "a[1]", "[192.0.2.1]a", f"[{'x' * 254}]"),
+    ],
+)
 def test_a_name_that_would_not_stand_in_a_received_field_is_refused(name: str) -> None:
     client = Client()
     assert client.codes(f"EHLO {name}\r\n".encode()) == ["501 5.5.4"]

@@ -83,6 +83,14 @@ def test_a_path_is_read_as_the_other_session_reads_it(sessions: Sessions, argume
     check([begin, rest], sessions.begin(), Client())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [b"[192.0.2.1]", b"[192.0.2.1", b"192.0.2.1]", b"[IPv6:::1]", b"[IPv6:::1", b"[]", b"[", b"]", b"[[a]]", b"a[1]"],
+)
+def test_a_name_is_read_as_the_other_session_reads_it(sessions: Sessions, name: bytes) -> None:
+    check([b"EHLO " + name + b"\r\n", b"HELO " + name + b"\r\n"], sessions.begin(), Client())
+
+
 COMMANDS = st.sampled_from(
     [b"MAIL FROM:", b"RCPT TO:", b"mail From:", b"MAIL", b"BDAT ", b"EHLO ", b"VRFY", b"BDAT 3 "]
 )
