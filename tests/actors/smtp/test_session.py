@@ -622,6 +622,17 @@ def test_a_shutdown_lets_the_message_that_is_coming_in_come_in(ending: bytes) ->
     assert len(client.messages) == 1
 
 
+@pytest.mark.parametrize(("begin", "rest"), [(b"BDAT 3\r\nabc", b""), (b"BDAT 3\r\na", b"bc")])
+def test_a_shutdown_between_two_chunks_drops_the_message(begin: bytes, rest: bytes) -> None:
+    client = ready()
+    client.send(begin)
+    client.follow(client.session.shut_down())
+    client.send(rest)
+    assert codes_of(client.output)[-2:] == ["250 2.0.0", "421 4.3.2"]
+    assert client.is_closed
+    assert client.messages == []
+
+
 def test_a_shutdown_while_a_message_is_stored_waits_for_it() -> None:
     client = ready()
     step = client.session.receive(b"DATA\r\nhello\r\n.\r\nNOOP\r\n")
