@@ -91,6 +91,16 @@ def test_an_actor_of_the_loop_needs_a_theater_and_says_so() -> None:
         Diary.start()
 
 
+def test_a_class_whose_constructor_leaves_out_that_of_its_base_is_named(loop: SteppedLoop) -> None:
+    class Careless(Diary):
+        def __init__(self) -> None:
+            self.ready = True
+
+    with pytest.raises(RuntimeError, match=r"^the constructor of Careless does not call super\(\).__init__\(\)$"):
+        Careless.start()
+    assert ActorRegistry.get_by_class(Careless) == []
+
+
 def test_an_actor_starts_in_a_turn_of_its_own(loop: SteppedLoop) -> None:
     diary: list[Any] = []
     ref = Diary.start(diary)

@@ -175,7 +175,10 @@ class LoopActor(pykka.Actor):
     def start(cls, *args: Any, **kwargs: Any) -> pykka.ActorRef[Self]:
         """Start an actor of this class. See :meth:`pykka.Actor.start`."""
         actor = cls(*args, **kwargs)
-        actor._launch()
+        if not hasattr(actor, "_actor_ref"):
+            raise pykka_internals.unconstructed(cls)
+        pykka_internals.registry().append(actor._actor_ref)
+        actor._start_actor_loop()
         return actor._actor_ref
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -299,10 +302,6 @@ class LoopActor(pykka.Actor):
     @staticmethod
     def _create_future() -> Future[Any]:
         return Future()
-
-    def _launch(self) -> None:
-        pykka_internals.registry().append(self._actor_ref)
-        self._start_actor_loop()
 
     def _start_actor_loop(self) -> None:
         self.actor_inbox.schedule()

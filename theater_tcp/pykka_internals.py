@@ -33,7 +33,7 @@ from theater_tcp.future import Future, arrival_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-__all__ = ["STOP", "Envelope", "RefTable", "install", "new_urn", "registry", "start_threading_actor"]
+__all__ = ["STOP", "Envelope", "RefTable", "install", "new_urn", "registry", "start_threading_actor", "unconstructed"]
 
 STOP = _ActorStop()
 """pykka's message that asks an actor to stop."""
@@ -133,6 +133,11 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
     ActorRegistry.register(actor.actor_ref)
     actor._start_actor_loop()
     return started
+
+
+def unconstructed(actor_class: type[pykka.Actor]) -> RuntimeError:
+    """The error for an actor that lacks what the constructor of its base would have made."""
+    return RuntimeError(f"the constructor of {actor_class.__name__} does not call super().__init__()")
 
 
 def _guarded(get: Callable[..., Any]) -> Callable[..., Any]:

@@ -400,7 +400,7 @@ class Theater:
         finally:
             hosting.reset(token)
         if not hasattr(actor, "_theater_owner" if isinstance(actor, (TcpActor, TcpMixin)) else "_actor_ref"):
-            raise RuntimeError(f"the constructor of {actor_class.__name__} does not call super().__init__()")
+            raise pykka_internals.unconstructed(actor_class)
         return actor
 
     def _check_running(self) -> None:
