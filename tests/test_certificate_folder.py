@@ -269,6 +269,7 @@ def test_what_a_run_that_was_killed_left_is_renewed(
     assert client is not None
     assert_fits(server, ca)
     assert_fits(client, ca)
+    assert not list(folder.path.glob(".*"))
 
 
 def test_a_certificate_that_lost_its_key_on_the_way_is_renewed(folder: CertificateFolder) -> None:

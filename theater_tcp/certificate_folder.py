@@ -99,7 +99,7 @@ class CertificateFolder:
             WrongFile: something is in the way. Then, as below, nothing is written.
             InvalidArgument: a name is none, or the days are out of range.
         """
-        with self._locked():
+        with self._locked() as is_alone:
             self._content.clear()
             authority, ca = self._authority()
             before = self._before("server", authority)
@@ -108,11 +108,19 @@ class CertificateFolder:
             if client is not None:
                 made = self._issue("client", authority, [client], days, self._before("client", authority))
             _write(self._content)
+            if is_alone:
+                self._tidy()
         return ca, server, made
 
+    def _tidy(self) -> None:
+        for path in self._content:
+            for hidden in self._left_behind(path):
+                with contextlib.suppress(OSError):
+                    hidden.unlink()
+
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The folder is there, and nobody else is at work in it."""
+    def _locked(self) -> Iterator[bool]:
+        """The folder is there, and nobody else is at work in it; false if nobody knows, for it can't be locked."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -121,9 +129,12 @@ class CertificateFolder:
         except (OSError, ValueError) as error:
             raise _wrong(self.path, error) from None
         try:
-            with contextlib.suppress(OSError):  # some network file systems lock no folders
+            try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+                is_alone = True
+            except OSError:  # some network file systems lock no folders
+                is_alone = False
+            yield is_alone
         finally:
             os.close(descriptor)
 
@@ -169,8 +180,7 @@ class CertificateFolder:
             raise WrongFile(cert, f"{error.detail}: it stays") from None
         if not is_issued_by(certificate, authority.certificate):
             raise WrongFile(cert, f"it is not by the CA in {self._files('ca')[0].name}: it stays")
-        left_behind = self.path.glob(_beside(key, "[0-9a-f]" * 16).name)
-        if key in there and not any(_fits(one, certificate) for one in (key, *left_behind)):
+        if key in there and not any(_fits(one, certificate) for one in (key, *self._left_behind(key))):
             raise WrongFile(key, f"it is not the key of {cert.name}, so nobody knows whose it is: it stays")
         return _names_of(facts(certificate))
 
@@ -187,6 +197,10 @@ class CertificateFolder:
         # The certificate comes first: where an end in between leaves it alone, or with the old key, both are known.
         self._content |= {cert: issued.cert_pem + authority.cert_pem, key: issued.key_pem}
         return Made(cert, key, facts(read_certificates(issued.cert_pem)[0]), is_new=True, before=before)
+
+    def _left_behind(self, path: Path) -> Iterator[Path]:
+        """What lies hidden beside a file since a run was killed."""
+        return self.path.glob(_beside(path, "[0-9a-f]" * 16).name)
 
     def _files(self, role: str) -> tuple[Path, Path]:
         return self.path / f"{role}.pem", self.path / f"{role}.key"
