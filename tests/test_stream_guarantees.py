@@ -1454,7 +1454,7 @@ class OnTcp(StreamGuarantees):
 
     def make_stage(self, options: Options, _seed: int, _capacities: tuple[int, int]) -> SystemStage:
         self.capacities = (64 << 10, 64 << 10)
-        return SystemStage(Settings(options=options))
+        return SystemStage(Settings(options=options), patience=30)
 
 
 TestOnTcp = OnTcp.TestCase

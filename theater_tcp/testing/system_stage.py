@@ -66,7 +66,11 @@ class SystemStage(SteppedTheater):
     def _wait_for_more(self, otherwise: Callable[[], str] | str) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise AssertionError(otherwise if isinstance(otherwise, str) else otherwise())
-        self.loop.poller.poll(PAUSE)  # level-triggered: what it sees is there for the loop's next turn, too
+        loop = self.loop
+        loop.sleeping = True  # so that another thread's call ends the wait
+        if not loop.ready:
+            loop.poller.poll(PAUSE)  # level-triggered: what it sees is there for the loop's next turn, too
+        loop.sleeping = False
 
     def _run_to_the_end(self) -> None:
         while not self.loop.stopping:
