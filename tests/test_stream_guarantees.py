@@ -719,7 +719,7 @@ class Play:
                 line.strangers.append(handle)
                 if line.handle is handle:
                     line.handle = None  # until the new owner hears of it
-            if argument.notes.dead and not line.end:
+            if argument.notes.dead and line.owner is argument and not line.end:  # and has not handed it on before
                 line.end = "died"
         elif call == "send":
             self.check(result == argument, "send of", argument, "returned", result)
