@@ -105,6 +105,29 @@ class StartsForEver(Echo):
         await self.sleep(3600)
 
 
+class Ends(pykka.ThreadingActor):
+    def on_start(self):
+        self.actor_ref.stop(block=False)
+
+
+class EndsByFailure(pykka.ThreadingActor):
+    def on_start(self):
+        self.actor_ref.tell("fail")
+
+    def on_receive(self, message):
+        raise ValueError("no luck")
+
+
+class EndsByFailureOnTheLoop(TcpActor):
+    on_start = EndsByFailure.on_start
+    on_receive = EndsByFailure.on_receive
+
+
+class FailsInStop(Ends):
+    def on_stop(self):
+        raise ValueError("no luck")
+
+
 class MakesFolder(Echo):
     def on_start(self):
         pathlib.Path("ready").mkdir()
@@ -377,6 +400,25 @@ def test_a_reader_of_the_output_that_goes_away_changes_nothing(
         assert running.process.wait(WAIT) == EXIT_ABORTED
     assert running.process.stderr is not None
     assert "Traceback" not in running.process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("classes", "code"),
+    [
+        (["Ends"], EXIT_CLEAN),
+        (["EndsByFailure"], EXIT_ABORTED),
+        (["EndsByFailureOnTheLoop"], EXIT_ABORTED),
+        (["FailsInStop"], EXIT_ABORTED),
+        (["Ends", "EndsByFailureOnTheLoop", "Ends"], EXIT_ABORTED),
+    ],
+)
+def test_when_all_actors_have_ended_the_exit_code_tells_whether_one_did_by_a_failure(
+    start: Start, write: Write, classes: list[str], code: int
+) -> None:
+    running = start(*(write(cls, f"a{number}", listen="") for number, cls in enumerate(classes)))
+    assert running.event("ended") == {"event": "ended", "failed": code != EXIT_CLEAN}
+    assert running.event("stopped") == {"event": "stopped", "clean": code == EXIT_CLEAN}
+    assert running.end()[0] == code
 
 
 # -- run: what can't start --------------------------------------------------------------------------------------------

@@ -20,7 +20,14 @@ from tests.stepped_loop import ScriptedPoller, SteppedLoop
 from theater_tcp import pykka_internals
 from theater_tcp.errors import BlockingCall
 from theater_tcp.future import Future
-from theater_tcp.pykka_internals import RefTable, install, new_urn, registry, start_threading_actor
+from theater_tcp.pykka_internals import (
+    RefTable,
+    ended_by_failure,
+    install,
+    new_urn,
+    registry,
+    start_threading_actor,
+)
 from theater_tcp.task import Task
 
 if TYPE_CHECKING:
@@ -189,6 +196,7 @@ def test_install_keeps_the_actors_that_live_already(
     monkeypatch.setattr(ActorRegistry, "_actor_refs", list(ActorRegistry.get_all()))
     monkeypatch.setattr(ThreadingFuture, "get", ThreadingFuture.get)  # to be put back, since it is wrapped twice now
     monkeypatch.setattr(ThreadingFuture, "__await__", ThreadingFuture.__await__)
+    monkeypatch.setattr(pykka.Actor, "_handle_failure", pykka.Actor._handle_failure)
     install()
     assert isinstance(ActorRegistry._actor_refs, RefTable)
     assert registry() is ActorRegistry._actor_refs
@@ -351,6 +359,38 @@ def test_the_start_of_an_actor_with_a_thread_is_told_when_on_start_has_returned(
     assert ref.ask(lambda: "well", timeout=TIMEOUT) == "well"
     assert "on_start" not in vars(actor)
     ref.stop(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("how", ["message", "on_failure too", "on_stop", "stop", "ask"])
+def test_it_is_known_whether_an_actor_ended_by_a_failure(how: str) -> None:
+    ended = threading.Event()
+
+    class Ends(Plain):
+        def on_receive(self, message: Any) -> None:
+            raise ValueError(message)
+
+        def on_failure(self, *_: Any) -> None:
+            ended.set()
+            if how == "on_failure too":
+                raise ValueError(how)
+
+        def on_stop(self) -> None:
+            if how == "on_stop":
+                raise ValueError(how)
+
+    install()
+    ref = start_threading_actor(Ends()).get(timeout=TIMEOUT)
+    assert not ended_by_failure(ref)
+    if how == "ask":
+        with pytest.raises(ValueError, match=how):
+            ref.ask(how, timeout=TIMEOUT)
+        assert not ended_by_failure(ref)
+    if how in ("message", "on_failure too"):
+        ref.tell(how)
+        assert ended.wait(TIMEOUT)
+    else:
+        ref.stop(timeout=TIMEOUT)
+    assert ended_by_failure(ref) == (how not in ("stop", "ask"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # SystemExit ends its thread

@@ -40,6 +40,7 @@ from theater_tcp.errors import InvalidArgument, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.guest import guests_of
 from theater_tcp.manifest import Manifest, ManifestError, Problem, load, parse_override, runtime_settings
+from theater_tcp.pykka_internals import ended_by_failure
 from theater_tcp.runtime import Theater
 from theater_tcp.settings import Settings
 
@@ -304,7 +305,7 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
         while not theater.wait(1.0):
             if not theater.network.draining and not any(ref.is_alive() for ref in refs):
                 metrics = theater.metrics()
-                failed = metrics.guest_traps + metrics.callback_failures > 0
+                failed = metrics.guest_traps + metrics.callback_failures > 0 or any(map(ended_by_failure, refs))
                 output.event("all actors have ended", "ended", failed=failed)
                 theater.request_shutdown()
         clean = theater.shutdown() and not failed

@@ -9,6 +9,8 @@ Three things of pykka don't scale to one process with tens of thousands of actor
   thread does the waiting.
 - ``Actor.start`` can't tell what became of ``on_start``; :func:`start_threading_actor` can.
 
+And an actor that has ended doesn't tell why; :func:`ended_by_failure` does.
+
 The self-test at the end runs at import and names pykka's version if one of these names has gone.
 """
 
@@ -20,6 +22,7 @@ import os
 import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import pykka
 from pykka import ActorRegistry, ThreadingFuture
@@ -33,12 +36,23 @@ from theater_tcp.future import Future, arrival_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-__all__ = ["STOP", "Envelope", "RefTable", "install", "new_urn", "registry", "start_threading_actor", "unconstructed"]
+__all__ = [
+    "STOP",
+    "Envelope",
+    "RefTable",
+    "ended_by_failure",
+    "install",
+    "new_urn",
+    "registry",
+    "start_threading_actor",
+    "unconstructed",
+]
 
 STOP = _ActorStop()
 """pykka's message that asks an actor to stop."""
 
 _install_lock = threading.Lock()
+_failed: WeakSet[pykka.ActorRef[Any]] = WeakSet()
 _serials = itertools.count(1)
 
 
@@ -95,11 +109,17 @@ def install() -> None:
             ActorRegistry._actor_refs = cast("Any", table)
             ThreadingFuture.get = _guarded(ThreadingFuture.get)  # type: ignore[method-assign]
             ThreadingFuture.__await__ = _await_in_a_thread(ThreadingFuture.__await__)  # type: ignore[method-assign]
+            pykka.Actor._handle_failure = _noted(pykka.Actor._handle_failure)  # type: ignore[method-assign]
 
 
 def registry() -> RefTable:
     """pykka's table of living actors."""
     return cast("RefTable", ActorRegistry._actor_refs)
+
+
+def ended_by_failure(ref: pykka.ActorRef[Any]) -> bool:
+    """Whether an exception has ended an actor, whichever hook or handler raised it: pykka has logged it then."""
+    return ref in _failed
 
 
 def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
@@ -138,6 +158,14 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
 def unconstructed(actor_class: type[pykka.Actor]) -> RuntimeError:
     """The error for an actor that lacks what the constructor of its base would have made."""
     return RuntimeError(f"the constructor of {actor_class.__name__} does not call super().__init__()")
+
+
+def _noted(handle_failure: Callable[..., None]) -> Callable[..., None]:
+    def noted(self: pykka.Actor, *error: Any) -> None:
+        _failed.add(self.actor_ref)
+        handle_failure(self, *error)
+
+    return noted
 
 
 def _guarded(get: Callable[..., Any]) -> Callable[..., Any]:
