@@ -65,6 +65,32 @@ class RaisesInStart(Echo):
         raise ValueError("no\\nluck")
 
 
+class ExitsInStart(Echo):
+    def on_start(self):
+        sys.exit("no luck")
+
+
+class ExitsInThread(pykka.ThreadingActor):
+    def on_start(self):
+        sys.exit("no luck")
+
+
+class ExitsLater(Echo):
+    async def on_start(self):
+        await self.sleep(0)
+        sys.exit(0)
+
+
+class ExitsInConstructor(Echo):
+    def __init__(self):
+        sys.exit(3)
+
+
+class InterruptsItself(Echo):
+    def on_start(self):
+        raise KeyboardInterrupt
+
+
 class RaisesLater(Echo):
     async def on_start(self):
         await self.sleep(0)
@@ -439,6 +465,11 @@ def test_an_address_in_use_is_told_with_the_actor_and_the_key(start: Start, writ
         ("RaisesLater", "on_start", "ValueError: no luck"),
         ("RaisesInThread", "on_start", "ValueError: no luck"),
         ("RaisesInConstructor", "init", "KeyError: 'hostname'"),
+        ("ExitsInStart", "on_start", "SystemExit: no luck"),
+        ("ExitsInThread", "on_start", "SystemExit: no luck"),
+        ("ExitsLater", "on_start", "SystemExit: 0"),
+        ("ExitsInConstructor", "init", "SystemExit: 3"),
+        ("InterruptsItself", "on_start", "KeyboardInterrupt"),
     ],
 )
 def test_an_actor_that_does_not_start_is_told_in_one_line(

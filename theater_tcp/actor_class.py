@@ -53,7 +53,7 @@ def import_actor_class(spec: str, folder: Path) -> type[pykka.Actor]:
     _refuse_namesake(module_name.partition(".")[0], folder)
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a module may be a script, which exits
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
             raise InvalidArgument(f"there is no module {missing!r}") from None

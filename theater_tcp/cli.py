@@ -341,7 +341,7 @@ def _start(theater: Theater, manifest: Manifest) -> tuple[pykka.ActorRef[Any], l
         options, listener = theater.settings.for_listener(**manifest.options)
         settings = theater.settings.replaced(options=options, listener=listener, permissions=manifest.permissions)
         ref = _spawn(theater, settings, manifest)
-    except Exception as error:
+    except BaseException as error:  # a SystemExit too; an interrupt comes by _Signals
         logger.debug("%s did not start", manifest.name, exc_info=error)
         raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None
     own = [info for info in theater.listeners() if info.actor_urn == ref.actor_urn]  # that it opened in on_start
