@@ -7,6 +7,7 @@ out, and the last lines say so; with ``CI`` set it fails instead, so that nothin
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 from tests.certificates_fixture import Certificates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # No test judges how long a thing took. Hypothesis has a profile of its own for CI: the same examples in every run.
 hypothesis.settings.register_profile(
@@ -100,6 +101,18 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A test authority's certificates, as files."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """What the command line sets up for the log of its process is taken back after the test."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    logging.captureWarnings(False)
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -27,11 +28,13 @@ from tests.certificates_fixture import Certificates
 from tests.hostile_certificates import make, raw
 from theater_tcp.certificate_contents import read_contents
 from theater_tcp.certificates import facts
-from theater_tcp.cli import EXIT_CLEAN, EXIT_WRONG, main
+from theater_tcp.cli import EXIT_CLEAN, EXIT_OUTPUT, EXIT_WRONG, main
 from theater_tcp.tls_settings import ServerTls
 
 ROOT = Path(__file__).resolve().parent.parent
 Capture = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture(autouse=True)
@@ -458,4 +461,18 @@ def test_a_reader_that_goes_away_ends_it_quietly(certificates: Certificates) -> 
     )
     os.close(out)
     assert done.stderr == b""
-    assert done.returncode != EXIT_CLEAN
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_full_disk_is_told_in_one_line(certificates: Certificates) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "theater_tcp", "certs", "show", certificates.ca],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=environment,
+            timeout=30,
+        )
+    assert (done.returncode, done.stderr) == (EXIT_OUTPUT, b"theater-tcp: stdout: no space left on device\n")

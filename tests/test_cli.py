@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -10,18 +11,21 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 import theater_tcp
 from theater_tcp import cli
-from theater_tcp.cli import EXIT_ABORTED, EXIT_CLEAN, EXIT_INTERNAL, EXIT_WRONG, main
+from theater_tcp.cli import EXIT_ABORTED, EXIT_CLEAN, EXIT_INTERNAL, EXIT_OUTPUT, EXIT_WRONG, main
 
 ROOT = Path(__file__).resolve().parent.parent
 ECHO = str(ROOT / "actors" / "echo" / "echo.yaml")
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 WAIT = 30.0
 """Seconds after which what should have happened is taken for lost."""
 
@@ -114,6 +118,12 @@ class ListensItself(Echo):
 
     def on_start(self):
         self.tcp.listen(self.address)
+
+
+class PrintsAndEchoes(Echo):
+    def on_data(self, connection, data):
+        print(data, flush=True)
+        connection.send(data)
 
 
 class StartsAnother(Echo):
@@ -227,13 +237,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts ``theater-tcp run``; what a test leaves running is ended."""
     with contextlib.ExitStack() as stack:
 
-        def start(*args: str, as_json: bool = True) -> Running:
+        def start(*args: str, as_json: bool = True, stdout: int | IO[bytes] = subprocess.PIPE) -> Running:
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "40"}
             process = subprocess.Popen(
                 [sys.executable, "-m", "theater_tcp", "run", *args, *(["--json"] if as_json else [])],
                 cwd=tmp_path,
                 env=environment,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=subprocess.PIPE,
                 text=True,
             )
@@ -447,6 +457,23 @@ def test_when_all_actors_have_ended_the_exit_code_tells_whether_one_did_by_a_fai
     assert running.end()[0] == code
 
 
+def test_a_run_goes_on_where_stdout_is_full_and_the_log_says_so(start: Start, write: Write, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        running = start(write("PrintsAndEchoes", listen="unix:echo.sock"), stdout=full)
+    assert running.process.stderr is not None
+    entry = json.loads(running.process.stderr.readline())
+    reason = "stdout: no space left on device; what would be told there is lost"
+    assert (entry["level"], entry["message"]) == ("warning", reason)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(WAIT)
+        client.connect(str(tmp_path / "echo.sock"))
+        assert echoed(client, b"hello") == b"hello"
+    running.signal(signal.SIGTERM)
+    code, errors = running.end()
+    assert code == EXIT_CLEAN
+    assert {json.loads(line)["level"] for line in errors.splitlines()} <= {"info"}
+
+
 # -- run: what can't start --------------------------------------------------------------------------------------------
 
 
@@ -635,6 +662,82 @@ def test_check_as_json_has_an_object_for_each_manifest(write: Write, capsys: pyt
     ]
 
 
+@pytest.mark.parametrize("statement", ["import sys; sys.exit(3)", "raise SystemExit(3)", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_module_that_exits_when_it_is_imported_is_one_line(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, statement: str
+) -> None:
+    manifest = write()
+    (tmp_path / "cli_actors.py").write_text(f"{statement}\n")
+    assert main([command, manifest]) == EXIT_WRONG
+    output, errors = capsys.readouterr()
+    assert output == ""
+    (line,) = errors.splitlines()
+    assert line.startswith(f"theater-tcp: {manifest}:2: python: can't import cli_actors: ")
+    assert line.endswith(" (cli_actors.py:1)")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_letter_that_stdout_s_encoding_has_not_is_escaped(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(write()).rename("日.yaml")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main(["check", "日.yaml"]) == EXIT_CLEAN
+    assert written.getvalue() == b"\\u65e5.yaml: ok (echo: cli_actors:Echo)\n"
+
+
+@pytest.mark.parametrize("words", [["check", ECHO], ["check", "--json", ECHO], ["--version"], ["--help"]])
+def test_a_stdout_that_can_not_be_written_to_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == EXIT_OUTPUT
+    output, errors = capfd.readouterr()
+    assert output == ""
+    (line,) = errors.splitlines()
+    assert "stdout: no space left on device" in line
+    assert line.startswith("{" if "--json" in words else "theater-tcp: ")
+
+
+@pytest.mark.parametrize("words", [["check", ECHO], ["--version"], ["--help"]])
+def test_a_reader_of_stdout_that_has_had_enough_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(words) == 128 + signal.SIGPIPE
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_stdout_the_exit_code_tells_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["check", ECHO]) == EXIT_CLEAN
+    assert main(["check", "none.yaml"]) == EXIT_WRONG
+
+
+def test_with_json_the_log_and_python_s_warnings_are_objects_too(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = tmp_path / "guest.yaml"
+    guest.write_text(f"name: guest\nactor: {ROOT}/actors/echo/wat/echo.wasm\nruntime: {{guest_cache: guest.yaml}}\n")
+    manifest = write()
+    (tmp_path / "cli_actors.py").write_text(f"{ACTORS}\nimport warnings\nwarnings.warn('odd', UserWarning)\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["check", "--json", manifest, str(guest)]) == EXIT_CLEAN
+    entries = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(entry["logger"], entry["level"]) for entry in entries] == [
+        ("py.warnings", "warning"),
+        ("theater_tcp.guest", "warning"),
+    ]
+
+
 def test_check_starts_nothing(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "Theater", None)
     assert main(["check", ECHO, "--set", "tcp.listen=127.0.0.1:0"]) == EXIT_CLEAN
@@ -726,6 +829,10 @@ def test_a_mistake_of_the_program_itself_is_exit_code_70(
     errors = capsys.readouterr().err
     assert "RuntimeError: a mistake" in errors
     assert errors.splitlines()[-1].startswith("theater-tcp: this is a mistake of theater-tcp itself")
+    assert main(["check", "--json", ECHO]) == EXIT_INTERNAL
+    log, problem = map(json.loads, capsys.readouterr().err.splitlines())
+    assert log["traceback"].endswith("RuntimeError: a mistake")
+    assert problem["reason"].startswith("this is a mistake of theater-tcp itself")
 
 
 def test_an_interrupt_before_anything_was_started_ends_like_the_shell_expects(monkeypatch: pytest.MonkeyPatch) -> None:

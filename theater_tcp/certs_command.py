@@ -6,11 +6,9 @@ is none.
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
 import stat
-import sys
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -276,8 +274,6 @@ def _mode(file: _File) -> str | None:
 
 
 def _console() -> Console:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a stranger's certificate may have any letters in it
     # soft_wrap: a line stays a line, however narrow the terminal is.
     return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 

@@ -9,8 +9,9 @@
 5. Where all actors have ended by themselves, so does the run.
 
 Exit codes: 0 all connections ended by themselves; 1 some had to be aborted, or the actors ended by a failure; 2 the
-configuration, the command line or the start was wrong (a line on stderr for each problem); 70 a mistake of this program
-(sysexits.h: EX_SOFTWARE).
+configuration, the command line or the start was wrong (a line on stderr for each problem); 70 a mistake of this
+program, 74 a stdout that can't be written to (sysexits.h: EX_SOFTWARE, EX_IOERR), but a run goes on without it; and, as
+shells have it, 130 an interrupt before the start and 141 a reader of stdout that had enough (SIGINT, SIGPIPE).
 
 Texts for people go to stdout and the log to stderr; with ``--json`` both are JSON, one object a line.
 """
@@ -35,7 +36,7 @@ import pykka
 import typer
 
 from theater_tcp import __version__, certs_command
-from theater_tcp.cli_output import Output, configure_logging, fields_of
+from theater_tcp.cli_output import Output, StdoutLost, configure_logging, fields_of, guarded_stdout
 from theater_tcp.errors import InvalidArgument, TheaterError
 from theater_tcp.fields import from_text
 from theater_tcp.guest import guests_of
@@ -44,12 +45,13 @@ from theater_tcp.pykka_internals import ended_by_failure
 from theater_tcp.runtime import Theater
 from theater_tcp.settings import Settings
 
-__all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_WRONG", "app", "main"]
+__all__ = ["EXIT_ABORTED", "EXIT_CLEAN", "EXIT_INTERNAL", "EXIT_OUTPUT", "EXIT_WRONG", "app", "main"]
 
 EXIT_CLEAN = 0
 EXIT_ABORTED = 1
 EXIT_WRONG = 2
 EXIT_INTERNAL = 70
+EXIT_OUTPUT = 74
 
 logger = logging.getLogger("theater_tcp.cli")
 
@@ -204,8 +206,9 @@ def run(
 ) -> int:
     """Run the actors of the manifests until SIGTERM or SIGINT."""
     configure_logging(log_level, as_json)
-    loaded, settings = _load_all(manifests, _parse_overrides(overrides), drain_timeout)
-    return _serve(loaded, settings, ready_file, Output(as_json))
+    with guarded_stdout(lambda lost: logger.warning("%s; what would be told there is lost", lost)):
+        loaded, settings = _load_all(manifests, _parse_overrides(overrides), drain_timeout)
+        return _serve(loaded, settings, ready_file, Output(as_json))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -218,9 +221,12 @@ def main(args: Sequence[str] | None = None) -> int:
         the exit code.
     """
     words = sys.argv[1:] if args is None else list(args)
-    output = Output("--json" in words)
+    as_json = "--json" in words
+    output = Output(as_json)
+    configure_logging("warning", as_json)
     try:
-        code = app(words, prog_name="theater-tcp", standalone_mode=False)
+        with guarded_stdout():
+            code = app(words, prog_name="theater-tcp", standalone_mode=False)
     except typer.TyperException as error:  # the usage
         output.problem(Problem("", "", " ".join(error.format_message().split())))
         return EXIT_WRONG
@@ -230,8 +236,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_WRONG
     except (typer.Abort, KeyboardInterrupt):  # before anything was started
         return 128 + signal.SIGINT
+    except StdoutLost as lost:
+        if lost.is_closed_pipe:  # its reader has had enough
+            return 128 + signal.SIGPIPE
+        output.problem(Problem("", "", str(lost)))
+        return EXIT_OUTPUT
     except Exception:
-        traceback.print_exc()
+        logger.critical("a command failed", exc_info=True)
         output.problem(
             Problem("", "", "this is a mistake of theater-tcp itself; please report it with the lines above")
         )
