@@ -645,6 +645,20 @@ def test_check_says_of_each_manifest_whether_it_is_right(write: Write, capsys: p
     assert main(["check", ECHO]) == EXIT_CLEAN
 
 
+def test_check_refuses_together_what_run_does(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write(name="one", rest="runtime: {resolver_threads: 2}\n")
+    two = write(name="two", rest="runtime: {resolver_threads: 3}\n")
+    assert main(["check", one, one, two]) == EXIT_WRONG
+    output, errors = capsys.readouterr()
+    assert output == f"{one}: ok (one: cli_actors:Echo)\n"
+    assert errors.splitlines() == [
+        f"theater-tcp: {one}: name: 'one' is the name in {one} too",
+        f"theater-tcp: {two}: runtime.resolver_threads: 3 here and 2 in {one}, and there is one runtime",
+    ]
+    assert main(["run", one, one, two]) == EXIT_WRONG
+    assert capsys.readouterr().err == errors
+
+
 def test_check_as_json_has_an_object_for_each_manifest(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = write(name="wrong", rest="  backlog: 0\n")
     assert main(["check", "--json", ECHO, wrong]) == EXIT_WRONG

@@ -153,16 +153,17 @@ def _options(
 
 @app.command()
 def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False) -> int:
-    """Validate manifests: the keys, the values, and the classes, which are imported."""
+    """Validate manifests, as one run would have them: the keys, the values, and the classes, which are imported."""
     output = Output(as_json)
     changes = _parse_overrides(overrides)
-    right = True
+    right: list[Manifest] = []
     for file in manifests:
         try:
             manifest = load(file, changes)
+            runtime_settings([*right, manifest])
             what, fields = _checked(manifest)
+            right.append(manifest)
         except ManifestError as error:
-            right = False
             if as_json:
                 output.event("", "check", file=file, ok=False, problems=[fields_of(p) for p in error.problems])
             else:
@@ -171,7 +172,7 @@ def check(manifests: Files, overrides: Overrides = None, as_json: AsJson = False
         else:
             text = f"{file}: ok ({manifest.name}: {what})"
             output.event(text, "check", "green", file=file, ok=True, name=manifest.name, **fields)
-    return EXIT_CLEAN if right else EXIT_WRONG
+    return EXIT_CLEAN if len(right) == len(manifests) else EXIT_WRONG
 
 
 def _checked(manifest: Manifest) -> tuple[str, dict[str, str]]:
