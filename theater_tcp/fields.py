@@ -11,7 +11,7 @@ import difflib
 import functools
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, Union, cast, get_args, get_origin, get_type_hints
 
@@ -135,9 +135,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def unknown_name(name: str, known: Iterable[str]) -> InvalidArgument:
-    """The error for a name that no setting has."""
-    return InvalidArgument(f"{name}: there is no such setting{did_you_mean(name, known)}")
+def unknown_name(name: str, known: Iterable[str], elsewhere: Sequence[str] = ()) -> InvalidArgument:
+    """The error for a name that no setting has.
+
+    Args:
+        name: what was written.
+        known: the names that are right there.
+        elsewhere: where that very name would be right.
+    """
+    hint = f" (did you mean {' or '.join(elsewhere)}?)" if elsewhere else did_you_mean(name, known)
+    return InvalidArgument(f"{name}: there is no such setting{hint}")
 
 
 @functools.cache

@@ -99,6 +99,18 @@ class _Keys(msgspec.Struct):
     drain_timeout: Grace | None = None
 
 
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "": (*_Keys.__struct_fields__, *GuestKeys.__struct_fields__),
+    "tcp.": ("listen", "permissions", *Options.field_names(), *ListenOptions.field_names()),
+    "tcp.permissions.": Permissions.field_names(),
+    "tcp.server_tls.": ServerTls.field_names(),
+    "tcp.client_tls.": ClientTls.field_names(),
+    "runtime.": RUNTIME_FIELDS,
+    "limits.": Limits.field_names(),
+}
+"""The names that are right in each section."""
+
+
 def load(file: str | Path, overrides: Iterable[tuple[str, Any]] = ()) -> Manifest:
     """The manifest that a file holds.
 
@@ -221,15 +233,17 @@ class _Reading(ManifestDocument):
         prefix: str,
         mapping: Mapping[Any, Any],
         structs: Sequence[type[msgspec.Struct]],
-        known: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """What is right of a section, each value in its field's unit; all else is a problem."""
-        owners = {name: cls for cls in structs for name in cls.__struct_fields__ if known is None or name in known}
+        owners = {name: cls for cls in structs for name in cls.__struct_fields__}
+        known = _SECTIONS.get(prefix, tuple(owners))
         values = {}
         for name, value in mapping.items():
             try:
-                if name not in owners:
-                    raise unknown_name(str(name), known or tuple(owners))
+                if name not in known:
+                    raise unknown_name(
+                        str(name), known, [f"{section}{name}" for section, names in _SECTIONS.items() if name in names]
+                    )
                 number = from_text(owners[name], name, value)
                 check_field(owners[name], name, number)
             except InvalidArgument as error:
@@ -247,8 +261,7 @@ class _Reading(ManifestDocument):
                 tls = self._tls(key, inner, ServerTls) if name == "server_tls" else self._tls(key, inner, ClientTls)
                 if tls is not None:  # else its problems are told
                     section[name] = tls
-        known = ("listen", "permissions", *Options.field_names(), *ListenOptions.field_names())
-        options = self._fields("tcp.", section, (Options, ListenOptions), known)
+        options = self._fields("tcp.", section, (Options, ListenOptions))
         if len(options) == len(section):
             try:
                 Settings().for_listener(**options)
@@ -353,7 +366,7 @@ class _Reading(ManifestDocument):
         return tuple(good)
 
     def _runtime(self, section: dict[str, Any]) -> dict[str, Any]:
-        values = self._fields("runtime.", section, (Settings,), RUNTIME_FIELDS)
+        values = self._fields("runtime.", section, (Settings,))
         if values.get("guest_cache"):  # an empty text is for no cache
             folder = values["guest_cache"] = str(self.folder / values["guest_cache"])
             try:
