@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from theater_tcp import address
-from theater_tcp.address import HostPort, UnixPath, format_sockaddr, parse
+from theater_tcp.address import HostPort, UnixPath, format_sockaddr, is_host, parse
 from theater_tcp.errors import InvalidArgument
 
 LONGEST_PATH = "/" + "p" * 106
@@ -255,3 +255,13 @@ def test_the_kernel_takes_a_parsed_address_and_gives_back_one_that_parses(listen
     again = parse(text)
     assert type(again) is type(parsed)
     assert isinstance(again, UnixPath) or again.port > 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "mx.example.org.", "192.0.2.1", "::1", "[::1]", "x" * 63])
+def test_what_may_stand_before_a_port_is_a_host(host: str) -> None:
+    assert is_host(host)
+
+
+@pytest.mark.parametrize("host", ["", "*", "[a]", "[::1", "a b", "127.1", "a:1", "unix:/a", "x" * 64, "a\0", "\udc80"])
+def test_what_may_not_is_no_host(host: str) -> None:
+    assert not is_host(host)

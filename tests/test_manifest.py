@@ -339,13 +339,31 @@ def test_a_guests_file_that_is_none_is_told_with_its_line(write: Write, file: st
     [
         (r'"\ud800"', r"'\ud800' can't be encoded in UTF-8"),
         (r'{a: "x\ud800"}', r"'\ud800' can't be encoded in UTF-8"),
-        ("{a: 2020-01-01}", "Object of type date is not JSON serializable"),
+        ("{a: 2020-01-01}", "JSON has no date as '2020-01-01'; in quotes it is a text"),
+        ("{a: [2020-01-01 10:00:00]}", "JSON has no datetime as '2020-01-01 10:00:00'; in quotes it is a text"),
         ("{a: &a [*a]}", "Circular reference detected"),
     ],
 )
 def test_what_can_not_be_passed_to_a_guest_is_told_with_its_line(write: Write, init: str, reason: str) -> None:
     shutil.copy(ROOT / "actors/echo/wat/echo.wasm", "echo.wasm")
     assert only(write(f"name: mail\nactor: echo.wasm\ninit: {init}\n")) == f"m.yaml:3: init: {reason}"
+
+
+@pytest.mark.parametrize("section", ["listen: nowhere", "permissions:\n    listen: nowhere"])
+def test_an_address_that_stands_alone_for_a_list_is_told_with_its_line(write: Write, section: str) -> None:
+    line = only(write(f"name: p\npython: actors_here:Plain\ntcp:\n  {section}\n"))
+    number = 3 + section.count("\n") + 1
+    assert line.startswith(f"m.yaml:{number}: tcp.")
+    assert "listen[0]: 'nowhere': " in line
+
+
+def test_an_actor_of_both_kinds_is_one_problem(write: Write) -> None:
+    line = only(write("name: p\npython: nowhere:X\nactor: nowhere.wasm\npool: 3\ninit: a text\n"))
+    assert line == "m.yaml:3: actor: is there, and python too: an actor is the one or the other"
+
+
+def test_a_key_that_is_null_is_told_as_yaml_has_it(write: Write) -> None:
+    assert only(write(GOOD + "~: 2\n")) == "m.yaml: null: there is no such setting"
 
 
 def test_a_key_that_is_there_twice_is_refused_with_both_lines(write: Write) -> None:
@@ -381,7 +399,11 @@ def test_any_file_is_a_manifest_or_is_refused(write: Write, content: bytes) -> N
         ("python=a..b:C", "python: expected a class as package.module:Class"),
         ("init=[a]", "init: expected a mapping of names to values or null, got ['a']"),
         ("init={1: 2}", "init: expected a mapping of names to values or null, got {1: 2}"),
-        ("tcp=no", "tcp: expected a mapping of names to values or null, got False"),
+        ("tcp=no", "tcp: expected a mapping of names to values or null, got false"),
+        ("init=[null, {a: true}]", "init: expected a mapping of names to values or null, got [null, {'a': true}]"),
+        ("name=null", "name: expected a name of at most 64 letters, digits, '.', '_' and '-', got null"),
+        ("tcp.permissions.allowlist=[null]", "tcp.permissions.allowlist[0]: expected a text as '127.0.0.1:25', got"),
+        ("tcp.client_tls={server_name: a b}", "tcp.client_tls.server_name: expected a host name or an address, got"),
         ("tcp.lisen=x", "tcp.lisen: there is no such setting (did you mean 'listen'?)"),
         ("tcp.nodelay=1", "tcp.nodelay: expected true or false, got 1"),
         ("tcp.nodelay='yes'", "tcp.nodelay: expected true or false, got 'yes'"),

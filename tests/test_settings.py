@@ -25,6 +25,7 @@ from theater_tcp.fields import (
     parse_duration,
     parse_file_mode,
     parse_size,
+    shown,
 )
 from theater_tcp.permissions import Permissions
 from theater_tcp.settings import ListenOptions, Options, Settings
@@ -100,7 +101,7 @@ def test_only_a_field_that_says_so_takes_none(cls: type[msgspec.Struct], name: s
     if name in MAY_BE_NONE[cls]:
         assert getattr(cls(**{**NEEDED.get(cls, {}), name: None}), name) is None
     else:
-        assert "got None" in wrong(cls, **{name: None})
+        assert "got null" in wrong(cls, **{name: None})
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -405,3 +406,19 @@ def test_the_configuration_page_has_every_field_with_its_default_and_its_range(c
         if not isinstance(default, msgspec.Struct)
     ]
     assert rows == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ([False, {"a": None}], "[false, {'a': null}]"),
+        (1, "1"),
+        (1.5, "1.5"),
+        ("None", "'None'"),
+        ("a" * 100, f"'{'a' * 76}..."),
+    ],
+)
+def test_a_value_is_shown_as_yaml_has_it_and_not_too_long(value: object, text: str) -> None:
+    assert shown(value) == text

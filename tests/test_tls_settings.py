@@ -57,6 +57,16 @@ def test_what_would_apply_to_nothing_is_refused(cls: Any, values: dict[str, Any]
     assert refused(cls, **values) == reason
 
 
+@pytest.mark.parametrize("name", ["a b", "a..b", "127.1", "unix:/a", "a:25", "-a", "a\n", "*.example.org"])
+def test_a_server_s_name_is_a_host_name_or_an_address(name: str) -> None:
+    assert refused(ClientTls, server_name=name) == f"server_name: expected a host name or an address, got {name!r}"
+
+
+@pytest.mark.parametrize("name", ["mx.example.org", "mx_1", "größe.example", "192.0.2.1", "2001:db8::1", "[::1]"])
+def test_what_is_a_host_name_or_an_address_is_taken_for_a_server_s_name(name: str) -> None:
+    assert ClientTls(server_name=name).server_name == name
+
+
 def test_what_is_not_enabled_needs_nothing() -> None:
     assert ServerTls(enabled=False).cert is None
 

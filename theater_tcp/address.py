@@ -30,7 +30,7 @@ import msgspec
 from theater_tcp.errors import InvalidArgument
 from theater_tcp.host_names import ascii_name
 
-__all__ = ["Address", "HostPort", "UnixPath", "format_sockaddr", "parse", "split"]
+__all__ = ["Address", "HostPort", "UnixPath", "format_sockaddr", "is_host", "parse", "split"]
 
 _MAX_NAME = 253
 """Characters of a host name without its final dot (RFC 1035, 2.3.4: 255 octets on the wire)."""
@@ -181,6 +181,14 @@ def split(text: str, ports: Sequence[str] = ("port",)) -> tuple[str, str, bool]:
         forms = " or ".join(f"{form}:{one}" for one in ports)
         raise _wrong(text, f"the port is missing (write {forms})")
     return host, port, is_bracketed
+
+
+def is_host(text: str) -> bool:
+    """Whether :func:`parse` takes a text before a port; an IPv6 address also without brackets."""
+    try:
+        return _is_literal(socket.AF_INET6, text) or isinstance(parse(f"{text}:1"), HostPort)
+    except InvalidArgument:
+        return False
 
 
 def format_sockaddr(family: int, sockaddr: Any) -> str:

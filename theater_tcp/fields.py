@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import reprlib
 import types
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -41,6 +42,7 @@ __all__ = [
     "parse_duration",
     "parse_file_mode",
     "parse_size",
+    "shown",
     "unit_of",
     "unknown_name",
 ]
@@ -125,8 +127,8 @@ def check_field(cls: type[msgspec.Struct], name: str, value: object) -> None:
     except msgspec.ValidationError:
         fits = False
     if not fits:
-        shown = type(value).__name__ if unit_of(cls, name) == "secret" else _shown(value)
-        raise InvalidArgument(f"{name}: expected {expected(annotation)}, got {shown}")
+        got = type(value).__name__ if unit_of(cls, name) == "secret" else shown(value)
+        raise InvalidArgument(f"{name}: expected {expected(annotation)}, got {got}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -173,12 +175,30 @@ def _as_stored(value: object) -> object:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _shown(value: object) -> str:
+class _Words(reprlib.Repr):
+    """``repr``, but with the words that :func:`expected` has, which are YAML's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = 1 << 20  # the whole is cut where it is too long
+
+    def repr_NoneType(self, _value: None, _level: int) -> str:
+        return "null"
+
+    def repr_bool(self, value: bool, _level: int) -> str:
+        return "true" if value else "false"
+
+
+_words = _Words()
+
+
+def shown(value: object) -> str:
+    """A value in an error's text: not too long, and as YAML has it where that differs from Python."""
     try:
-        shown = repr(value)
+        text = _words.repr(value)
     except ValueError:  # an integer of more than 4300 digits
-        shown = f"a {type(value).__name__} that is too long to show"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -248,10 +268,10 @@ def parse_size(text: str) -> int:
     match = _QUANTITY.fullmatch(text.strip())
     factor = _BYTES.get(match[2] or "B") if match else None
     if match is None or factor is None:
-        raise InvalidArgument(f"expected a size as 65536, 64 KiB or 1 MiB, got {_shown(text)}")
+        raise InvalidArgument(f"expected a size as 65536, 64 KiB or 1 MiB, got {shown(text)}")
     size = Decimal(match[1]) * factor
     if size != int(size):
-        raise InvalidArgument(f"expected a whole number of bytes, got {_shown(text)}")
+        raise InvalidArgument(f"expected a whole number of bytes, got {shown(text)}")
     return int(size)
 
 
@@ -264,7 +284,7 @@ def parse_duration(text: str) -> float:
     match = _QUANTITY.fullmatch(text.strip())
     factor = _SECONDS.get(match[2] or "s") if match else None
     if match is None or factor is None:
-        raise InvalidArgument(f"expected a duration as 30, 30 s, 100 ms or 5 min, got {_shown(text)}")
+        raise InvalidArgument(f"expected a duration as 30, 30 s, 100 ms or 5 min, got {shown(text)}")
     return float(match[1]) * factor
 
 
@@ -276,7 +296,7 @@ def parse_file_mode(text: str) -> int:
     """
     match = _MODE.fullmatch(text.strip())
     if match is None:
-        raise InvalidArgument(f"expected a file mode as '0660' (octal), got {_shown(text)}")
+        raise InvalidArgument(f"expected a file mode as '0660' (octal), got {shown(text)}")
     return int(match[1], 8)
 
 

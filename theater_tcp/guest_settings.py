@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Checked, Count, Duration, Flag, Name, Size
+from theater_tcp.fields import Checked, Count, Duration, Flag, Name, Size, shown
 
 __all__ = ["MAX_TABLES", "Grants", "GuestOptions", "Limits", "Pool", "as_config", "read_guest_file"]
 
@@ -88,7 +88,7 @@ def as_config(config: bytes | str | Mapping[str, Any] | None, name: str = "confi
         text = (
             config
             if isinstance(config, str)
-            else json.dumps(dict(config), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            else json.dumps(dict(config), separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_refuse)
         )
         return text.encode()
     except UnicodeEncodeError as error:
@@ -97,6 +97,10 @@ def as_config(config: bytes | str | Mapping[str, Any] | None, name: str = "confi
         raise InvalidArgument(f"{name}: it is nested too deep") from None
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"{name}: {error}") from None
+
+
+def _refuse(value: object) -> None:
+    raise TypeError(f"JSON has no {type(value).__name__} as {shown(str(value))}; in quotes it is a text")
 
 
 def read_guest_file(file: Path) -> bytes:

@@ -34,7 +34,7 @@ from theater_tcp import address
 from theater_tcp.actor_class import import_actor_class, unfit_arguments
 from theater_tcp.address_patterns import parse_pattern
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Grace, Name, check_field, from_text, unit_of, unknown_name
+from theater_tcp.fields import Grace, Name, check_field, from_text, shown, unit_of, unknown_name
 from theater_tcp.guest_manifest import GuestKeys, GuestPlan, guest_plan
 from theater_tcp.guest_settings import Limits
 from theater_tcp.manifest_document import MAX_MANIFEST, ManifestDocument, ManifestError, Problem, yaml_reason, yaml_type
@@ -166,7 +166,7 @@ def runtime_settings(manifests: Sequence[Manifest]) -> Settings:
         for field, value in manifest.runtime.items():
             other, file = chosen.setdefault(field, (value, manifest.file))
             if other != value:
-                reason = f"{value} here and {other} in {file}, and there is one runtime"
+                reason = f"{shown(value)} here and {shown(other)} in {file}, and there is one runtime"
                 problems.append(Problem(manifest.file, f"runtime.{field}", reason))
     if problems:
         raise ManifestError(problems)
@@ -189,8 +189,6 @@ class _Reading(ManifestDocument):
             self.problem("name", "is missing")
         if "python" not in document and "actor" not in document:
             self.problem("python", "is missing, or actor: for a WebAssembly guest")
-        elif "python" in document and "actor" in document:
-            self.problem("actor", "is there, and python too: an actor is the one or the other")
         if "actor" not in document:
             for name in GuestKeys.__struct_fields__:
                 if name in document:
@@ -201,7 +199,9 @@ class _Reading(ManifestDocument):
         runtime = self._runtime(top.get("runtime") or {})
         init = top.get("init") or {}
         actor_class, guest = None, None
-        if "actor" in top:
+        if "python" in document and "actor" in document:
+            self.problem("actor", "is there, and python too: an actor is the one or the other")
+        elif "actor" in top:
             limits = self._fields("limits.", top.get("limits", {}), (Limits,))
             guest = guest_plan(self, top, limits, bool(listen))
             init = {}
@@ -241,9 +241,8 @@ class _Reading(ManifestDocument):
         for name, value in mapping.items():
             try:
                 if name not in known:
-                    raise unknown_name(
-                        str(name), known, [f"{section}{name}" for section, names in _SECTIONS.items() if name in names]
-                    )
+                    elsewhere = [f"{section}{name}" for section, names in _SECTIONS.items() if name in names]
+                    raise unknown_name(name if isinstance(name, str) else shown(name), known, elsewhere)
                 number = from_text(owners[name], name, value)
                 check_field(owners[name], name, number)
             except InvalidArgument as error:

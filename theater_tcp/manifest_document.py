@@ -187,7 +187,8 @@ class ManifestDocument:
         if any(key == other or key.startswith((f"{other}.", f"{other}[")) for other in self.overridden):
             self.problems.append(Problem(self.file, key, f"{reason} (by --set)"))
         else:
-            self.problems.append(Problem(self.file, key, reason, line or self.lines.get(key)))
+            alone = key.removesuffix("[0]")  # where one address stands for a list of one
+            self.problems.append(Problem(self.file, key, reason, line or self.lines.get(key, self.lines.get(alone))))
 
     def problem_of(self, prefix: str, error: InvalidArgument) -> None:
         """A problem from an error of the settings, which reads ``field: reason``."""
@@ -223,4 +224,4 @@ def yaml_reason(error: Exception, *, marks: bool = True) -> str:
 def yaml_type(value: object) -> str:
     """What a value is called in YAML."""
     names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)
+    return names.get(type(value), "null" if value is None else type(value).__name__)

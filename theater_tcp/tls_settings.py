@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from theater_tcp.address import is_host
 from theater_tcp.errors import InvalidArgument
-from theater_tcp.fields import Checked, Duration, Flag
+from theater_tcp.fields import Checked, Duration, Flag, shown
 
 __all__ = ["CertificateFiles", "ClientTls", "ServerTls"]
 
@@ -146,6 +147,8 @@ class ClientTls(_Secretive, frozen=True, kw_only=True):
             raise InvalidArgument("key: a key without cert proves nothing")
         if self.password is not None and self.cert is None:
             raise InvalidArgument("password: opens nothing, since cert names no file")
+        if self.server_name is not None and not is_host(self.server_name):
+            raise InvalidArgument(f"server_name: expected a host name or an address, got {shown(self.server_name)}")
         _check_ciphers(self)
 
     @property
