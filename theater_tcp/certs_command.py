@@ -32,7 +32,7 @@ __all__ = ["CertsError", "app"]
 
 app = typer.Typer(help="Make certificates for development, and explain certificate files.")
 
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the files are put.")]
+Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the files are put.")]
 Names = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,7 +45,7 @@ Names = Annotated[
 ]
 Days = Annotated[int, typer.Option("--days", metavar="DAYS", help=f"For how many days it is valid, 1 to {MAX_DAYS}.")]
 Client = Annotated[
-    str | None, typer.Option("--client", metavar="NAME", help="Make a certificate for a client of this name too.")
+    list[str] | None, typer.Option("--client", metavar="NAME", help="Make a certificate for a client of this name too.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, one object a line.")]
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Certificates or private keys, in PEM or DER.")]
@@ -74,11 +74,15 @@ def _options(context: typer.Context) -> None:
 
 @app.command()
 def dev(
-    out: Out = Path("certs"), names: Names = None, days: Days = 90, client: Client = None, as_json: AsJson = False
+    out: Out = "certs", names: Names = None, days: Days = 90, client: Client = None, as_json: AsJson = False
 ) -> int:
     """Make a development CA, if there is none, and a server's certificate by it; run again, renew the certificate."""
+    if not out:
+        raise CertsError(Problem("", "--out", "expected the path of a folder, got ''"))
+    if client is not None and len(client) > 1:
+        raise CertsError(Problem("", "--client", f"expected one name, got {len(client)}"))
     try:
-        made = CertificateFolder(out).make(names, days, client)
+        made = CertificateFolder(Path(out)).make(names, days, client[0] if client else None)
     except WrongFile as error:
         raise CertsError(Problem(str(error.path), "", error.reason)) from None
     except InvalidArgument as error:
