@@ -622,11 +622,12 @@ def test_a_signal_ends_a_start_that_does_not_come_to_its_end(
 
 
 def test_with_json_a_problem_is_an_object(start: Start, write: Write) -> None:
-    code, errors = start(write("RaisesInStart", listen="")).end()
+    manifest = write("RaisesInStart", listen="")
+    code, errors = start(manifest).end()
     assert code == EXIT_WRONG
     entries = [json.loads(line) for line in errors.splitlines()]
     assert [entry for entry in entries if "event" in entry] == [
-        {"event": "problem", "file": "echo", "line": None, "key": "on_start", "reason": "ValueError: no luck"}
+        {"event": "problem", "file": manifest, "line": None, "key": "on_start", "reason": "ValueError: no luck"}
     ]
 
 
@@ -794,7 +795,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run"], "Missing argument 'MANIFEST"),
         (["check"], "Missing argument 'MANIFEST"),
         (["check", ECHO, "--bogus"], "No such option: --bogus"),
-        (["run", ECHO, "--log-level", "loud"], "Invalid value for '--log-level'"),
+        (["run", ECHO, "--log-level", "loud"], "Invalid value for '--log-level': 'loud' is not one of 'debug'"),
         (["run", ECHO, "--drain-timeout", "soon"], "--drain-timeout: expected a duration as 30, 30 s"),
         (["run", ECHO, "--drain-timeout", "1000001"], "--drain-timeout: expected a duration of 0 to 1000000 s, got"),
         (["run", ECHO, "--set", "tcp.listen"], "--set: 'tcp.listen': expected key=value"),
@@ -814,7 +815,8 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
 
 def test_with_json_a_wrong_command_line_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--json", "--bogus"]) == EXIT_WRONG
-    assert json.loads(capsys.readouterr().err)["reason"] == "No such option: --bogus"
+    problem = json.loads(capsys.readouterr().err)
+    assert (problem["reason"], problem["file"]) == ("No such option: --bogus", None)
 
 
 def test_help_names_the_commands_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with guarded_stdout():
             code = app(words, prog_name="theater-tcp", standalone_mode=False)
     except typer.TyperException as error:  # the usage
-        output.problem(Problem("", "", " ".join(error.format_message().split())))
+        reason = error.format_message().replace("Value error, ", "")  # which Pydantic puts before what Typer says
+        output.problem(Problem("", "", " ".join(reason.split())))
         return EXIT_WRONG
     except (_Wrong, certs_command.CertsError) as wrong:
         for problem in wrong.problems:
@@ -355,14 +356,15 @@ def _start(theater: Theater, manifest: Manifest) -> tuple[pykka.ActorRef[Any], l
         ref = _spawn(theater, settings, manifest)
     except BaseException as error:  # a SystemExit too; an interrupt comes by _Signals
         logger.debug("%s did not start", manifest.name, exc_info=error)
-        raise _Wrong(Problem(manifest.name, _phase(error), _one_line(error))) from None
+        raise _Wrong(Problem(manifest.file, _phase(error), _one_line(error), actor=manifest.name)) from None
     own = [info for info in theater.listeners() if info.actor_urn == ref.actor_urn]  # that it opened in on_start
     opened = []
     for index, address in enumerate(manifest.listen):
         try:
             opened.append(theater.listen_for(ref, address))
         except TheaterError as error:
-            raise _Wrong(Problem(manifest.name, f"tcp.listen[{index}]", _one_line(error))) from None
+            key = f"tcp.listen[{index}]"
+            raise _Wrong(Problem(manifest.file, key, _one_line(error), actor=manifest.name)) from None
     return ref, [{"actor": manifest.name, "id": info.id, "address": info.address} for info in opened + own]
 
 

@@ -144,4 +144,4 @@ def configure_logging(level: str, as_json: bool) -> None:
 
 def fields_of(problem: Problem) -> dict[str, Any]:
     """A problem as JSON has it."""
-    return {"file": problem.file, "line": problem.line, "key": problem.key, "reason": problem.reason}
+    return {"file": problem.file or None, "line": problem.line, "key": problem.key, "reason": problem.reason}

@@ -26,23 +26,25 @@ _WRITTEN_OUT = "with its aliases written out"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with one key of one manifest.
+    """What is wrong with one key of one manifest, or with the command line.
 
     Args:
-        file: the manifest's path as it was given.
+        file: the manifest's path as it was given, or another file's; empty where the command line is wrong.
         key: the path of the key, as ``tcp.listen[0]``; empty where it is the file itself.
         reason: one line.
         line: where it stands, from 1; None where it stands nowhere (a missing key, a value from the command line).
+        actor: the name of the manifest's actor, where that is to be told in the file's place.
     """
 
     file: str
     key: str
     reason: str
     line: int | None = None
+    actor: str = ""
 
     def __str__(self) -> str:
-        file = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (file, self.key, self.reason) if part)
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (self.actor or place, self.key, self.reason) if part)
 
 
 class ManifestError(InvalidArgument):
