@@ -393,8 +393,7 @@ def test_it_is_known_whether_an_actor_ended_by_a_failure(how: str) -> None:
     assert ended_by_failure(ref) == (how not in ("stop", "ask"))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # SystemExit ends its thread
-@pytest.mark.parametrize("error", [ValueError("no start"), SystemExit(3)])
+@pytest.mark.parametrize("error", [ValueError("no start"), SystemExit(3), KeyboardInterrupt()])
 def test_whoever_is_told_that_a_start_failed_finds_the_actor_gone(error: BaseException) -> None:
     class Broken(Plain):
         def on_start(self) -> None:

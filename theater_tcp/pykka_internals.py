@@ -142,8 +142,6 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
             ActorRegistry.unregister(actor.actor_ref)  # as pykka does, but for the log: who spawned it is told
             actor.actor_stopped.set()
             started.set_exception_value(error)
-            if not isinstance(error, Exception):
-                raise
         else:
             started.set(actor.actor_ref)
         finally:
