@@ -740,7 +740,7 @@ def test_with_json_the_log_and_python_s_warnings_are_objects_too(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guest = tmp_path / "guest.yaml"
-    guest.write_text(f"name: guest\nactor: {ROOT}/actors/echo/wat/echo.wasm\nruntime: {{guest_cache: guest.yaml}}\n")
+    guest.write_text(f"name: guest\nactor: {ROOT}/actors/echo/wat/echo.wasm\nruntime: {{guest_cache: /proc/guests}}\n")
     manifest = write()
     (tmp_path / "cli_actors.py").write_text(f"{ACTORS}\nimport warnings\nwarnings.warn('odd', UserWarning)\n")
     with warnings.catch_warnings():
