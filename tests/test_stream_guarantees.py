@@ -1037,7 +1037,7 @@ class StreamGuarantees(RuleBasedStateMachine):
             return False
         if not plaintext:
             return self.reads_tls(line, data)
-        # The first words of TLS, or an alert, and nobody who understands. A thread may be about to send in vain behind it.
+        # The first words of TLS, or an alert, and nobody who understands; a thread may be about to send in vain.
         answers = line.reply[line.got : line.got + len(data)] == data
         behind = line.begun and (line.got == line.out or (line.given_up and not answers))
         self.reads(line, b"" if behind else data, not data)
