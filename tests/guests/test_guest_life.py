@@ -21,7 +21,7 @@ from tests.guests.roads import ROADS
 from tests.guests.wat_guests import CLIENT, guest
 from tests.in_time import in_time
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
-from theater_tcp import Theater
+from theater_tcp import Permissions, Theater
 from theater_tcp.errors import CallbackFailed, InvalidArgument, TheaterError
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
@@ -70,6 +70,10 @@ SERVICE = guest(
 )
 """Does what a line of its peer says."""
 
+HEAP = "(global $heap (mut i32) (i32.const 0x1000))"
+BUMP = "(global.set $heap (i32.add (global.get $heap) (i32.const 0x400))) (global.get $heap)"
+"""A ``cabi_realloc`` for a few blocks of up to a KiB."""
+
 
 def serve(stage: GuestStage, road: str, **options: Any) -> str:
     """Start the service; returns its address."""
@@ -103,6 +107,15 @@ def living() -> int:
 def replaced(ended: str) -> bool:
     """Whether another guest is there in the place of the only one."""
     return len(guests()) == 1 and ended not in guests()
+
+
+def handed_over(stage: GuestStage, guest_id: str) -> socket.socket:
+    """The peer of a connection that a guest got from another actor, and not from its server."""
+    giver = stage.owner("loop")
+    peer: socket.socket
+    connection, peer = giver.meet(mode="passive")
+    giver.call(connection.transfer, guest_id)
+    return peer
 
 
 # -- one for each connection ----------------------------------------------------------------------------------------
@@ -199,6 +212,120 @@ def test_a_guest_with_only_handle_connection_serves_connections_too(stage: Guest
     peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
     assert end_of(peer) == b"hello"
     assert stage.theater.metrics().guest_traps == 0
+
+
+def test_with_per_connection_a_guest_whose_on_close_waits_ends_when_that_has_returned(
+    stage: GuestStage, road: str
+) -> None:
+    waiting = guest(
+        imports=["tcp#send", "tcp#connect"],
+        more='(data (i32.const 0x300) "127.0.0.1:1")',
+        allocate="(i32.const 0x800)",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection-transfer") (param i32 i32) (result i32)
+    (call $tcp#send (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 1) (i32.const 0x200)) (i32.const 0x100))
+  (func (export "{CLIENT}#on-close") (param i32 i32 i32 i32) (result i32)
+    (call $tcp#connect (i32.const 0x300) (i32.const 11) (i32.const 0x200)) (i32.const 0x100))""",
+    )
+    server = stage.spawn(road, waiting, per_connection=True)
+    peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
+    assert receive_exactly(peer, 1) == b"1"
+    peer.close()
+    stage.until(lambda: living() == 0)
+    assert stage.theater.metrics().connections == 0
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("pool", [0, 1])
+def test_with_per_connection_each_guest_has_the_permissions_that_were_given(
+    stage: GuestStage, road: str, pool: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        connecting = guest(
+            imports=["tcp#send", "tcp#connect", "tcp#close"],
+            more=f'{HEAP} (data (i32.const 0x300) "{address}")',
+            allocate=BUMP,
+            exports=f"""
+  (func (export "{CLIENT}#handle-connection-transfer") (param i32 i32) (result i32)
+    (call $tcp#connect (i32.const 0x300) (i32.const {len(address)}) (i32.const 0x200))
+    (call $tcp#send (local.get 0) (local.get 1)
+      (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 0x210))
+    (call $tcp#close (local.get 0) (local.get 1) (i32.const 0x210))
+    (i32.const 0x100))""",
+        )
+        given: list[tuple[Permissions | None, bytes]] = [
+            (Permissions(), b"denied: "),
+            (Permissions(enabled=True, allowlist=("127.0.0.1:1",)), b"denied: "),
+            (Permissions(enabled=True, allowlist=(address,)), b"urn:uuid:"),
+            (None, b"urn:uuid:"),
+        ]
+        for permissions, answer in given:
+            server = stage.spawn(road, connecting, per_connection=True, pool=pool, permissions=permissions)
+            peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address)
+            assert end_of(peer).startswith(answer)
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_a_connection_whose_guest_ends_before_it_has_it_is_cut(stage: GuestStage, road: str) -> None:
+    ending = guest(
+        imports=["runtime#shutdown"],
+        init="(call $runtime#shutdown) (i32.const 0x100)",
+        exports=f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))',
+    )
+    address = stage.theater.listen_for(stage.spawn(road, ending, per_connection=True), "127.0.0.1:0").address
+    assert end_of(stage.dial(address)) == b""
+    stage.until(lambda: stage.theater.metrics().connections == 0)
+
+
+@pytest.mark.parametrize("pool", [0, 1])
+@pytest.mark.parametrize("road", ROADS)
+def test_a_connection_for_which_its_guest_has_no_room_is_cut(stage: GuestStage, road: str, pool: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        full = guest(
+            imports=["tcp#connect"],
+            more=f'(data (i32.const 0x300) "{address}")',
+            allocate="(i32.const 0x800)",
+            init=f"""
+    (call $tcp#connect (i32.const 0x300) (i32.const {len(address)}) (i32.const 0x200)) (i32.const 0x100)""",
+            exports=f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))',
+        )
+        server = stage.spawn(road, full, per_connection=True, pool=pool, limits=Limits(connections=1))
+        address = stage.theater.listen_for(server, "127.0.0.1:0").address
+        for _ in range(2):
+            assert end_of(stage.dial(address)) == b""
+        stage.until(lambda: living() == pool)
+        assert stage.guest_errors()[-1].endswith("has 1 connections already")
+
+
+def test_a_guest_that_is_made_for_a_connection_which_ends_meanwhile_ends_too(stage: GuestStage, road: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(TIMEOUT)
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        waiting = guest(
+            imports=["tcp#connect", "tcp#receive", "tcp#close"],
+            more=f'{HEAP} (data (i32.const 0x300) "{address}")',
+            allocate=BUMP,
+            init=f"""
+    (call $tcp#connect (i32.const 0x300) (i32.const {len(address)}) (i32.const 0x200))
+    (call $tcp#receive (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 1) (i32.const 0x210))
+    (call $tcp#close (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 0x210))
+    (i32.const 0x100)""",
+            exports=f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))',
+        )
+        started = stage.in_background(lambda: stage.spawn(road, waiting, per_connection=True))
+        first, _ = door.accept()
+        with first:
+            first.sendall(b"!")
+            server = started()
+        peer = stage.dial(stage.theater.listen_for(server, "127.0.0.1:0", pending_timeout=0.05).address)
+        second, _ = door.accept()
+        with second:
+            assert end_of(peer) == b""
+            assert living() == 1
+            second.sendall(b"!")
+            stage.until(lambda: living() == 0)
 
 
 # -- a pool ---------------------------------------------------------------------------------------------------------
@@ -346,6 +473,69 @@ def test_after_a_connection_that_it_closed_itself_a_guest_of_the_pool_is_used_ag
     assert ask(stage.dial(address)) == b"\3"
 
 
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_a_warm_guest_that_ends_by_what_somebody_else_handed_to_it_is_replaced(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    address = serve(stage, road, pool=1, recycle_after=100)
+    peer = stage.dial(address)
+    assert ask(peer) == b"\1"
+    leave(stage, peer)
+    (first,) = guests()
+    handed = handed_over(stage, first)
+    assert ask(handed) == b"\2"
+    handed.sendall(b"t\n")
+    assert end_of(handed) == b""
+    stage.until(partial(replaced, first))
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_a_warm_guest_that_has_no_room_for_a_connection_is_replaced_and_the_connection_served(
+    stage: GuestStage, road: str
+) -> None:
+    address = serve(stage, road, pool=1, recycle_after=100, limits=Limits(connections=1))
+    (full,) = guests()
+    handed = handed_over(stage, full)
+    assert ask(handed) == b"\1"
+    peer = stage.dial(address)
+    assert ask(peer) == b"\1"
+    leave(stage, peer)
+    stage.until(partial(replaced, full))
+    assert not stage.guest_errors()
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_one_guest_is_made_for_each_that_is_recycled_and_nothing_is_left_of_that(
+    stage: GuestStage, road: str, quiet: None
+) -> None:
+    program = stage.load(road, SERVICE)
+    with mock.patch.object(program, "instantiate", wraps=program.instantiate) as made:
+        server = stage.theater.spawn_guest(program, per_connection=True, pool=1, recycle_after=2)
+        address = stage.theater.listen_for(server, "127.0.0.1:0").address
+        for _ in range(20):
+            for turn in (b"\1", b"\2"):
+                peer = stage.dial(address)
+                assert ask(peer) == turn
+                leave(stage, peer)
+        stage.until(lambda: living() == 1)
+        assert made.call_count == 21
+    made.reset_mock()
+    gc.collect()
+    refs = [each for each in gc.get_objects() if isinstance(each, pykka.ActorRef)]
+    assert sum(ref.actor_class.__name__ == "GuestActor" for ref in refs) <= 2
+
+
+@pytest.mark.parametrize("road", ROADS[:2])
+def test_no_warm_guest_is_made_any_more_when_the_runtime_goes_down(road: str) -> None:
+    with GuestStage(stage_settings(drain_timeout=TIMEOUT)) as stage:
+        peer = stage.dial(serve(stage, road, pool=1, recycle_after=1))
+        assert ask(peer) == b"\1"
+        down = stage.in_background(stage.theater.shutdown)
+        stage.until(lambda: stage.theater.network.draining)
+        peer.close()
+        down()
+        assert not stage.guest_errors()
+
+
 # -- the end --------------------------------------------------------------------------------------------------------
 
 
@@ -415,6 +605,64 @@ def test_what_a_guest_is_told_at_shutdown_is_shutdown(road: str, caplog: pytest.
         stage.pass_turns()
         in_time(lambda: stage.theater.shutdown(0))
     assert [record.getMessage() for record in caplog.records if "told: " in record.getMessage()] == ["told: shutdown"]
+
+
+ANSWERS = """
+  (call $tcp#receive (local.get 0) (local.get 1) (i32.const 100) (i32.const 0x200))
+  (if (i32.eqz (i32.load (i32.const 0x208))) (then
+    (call $tcp#close (local.get 0) (local.get 1) (i32.const 0x200))
+    (return (i32.const 0x100))))
+  (call $tcp#send (local.get 0) (local.get 1)
+    (i32.load (i32.const 0x204)) (i32.load (i32.const 0x208)) (i32.const 0x210))"""
+"""Sends back what a ``receive`` gives, the text of an error too; closes at the end of the stream."""
+
+
+def answering(begins: str) -> bytes:
+    """A guest that answers in a loop, or each time that ``on-data`` tells it to, after it has sent that back."""
+    return guest(
+        imports=["tcp#activate", "tcp#set-active", "tcp#receive", "tcp#send", "tcp#close"],
+        more='(data (i32.const 0x300) "active") (data (i32.const 0x310) "passive")',
+        allocate="(i32.add (i32.const 0x1000) (i32.and (local.get 3) (i32.const 0x3f)))",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
+    (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200)) {begins}
+    (i32.const 0x100))
+  (func $mode (param i32 i32 i32 i32)
+    (call $tcp#set-active (local.get 0) (local.get 1) (local.get 2) (local.get 3) (i32.const 0x220)))
+  (func (export "{CLIENT}#on-data") (param i32 i32 i32 i32) (result i32)
+    (call $mode (local.get 0) (local.get 1) (i32.const 0x310) (i32.const 7))
+    (call $tcp#send (local.get 0) (local.get 1) (local.get 2) (local.get 3) (i32.const 0x210)) {ANSWERS}
+    (call $mode (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 6))
+    (i32.const 0x100))""",
+    )
+
+
+def test_when_the_runtime_goes_down_the_receive_that_waits_or_else_the_next_is_shutdown_and_no_other(road: str) -> None:
+    in_a_loop = answering(f"(loop $again {ANSWERS} (br $again))")
+    when_told = answering("(call $mode (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 6))")
+    with GuestStage(stage_settings(drain_timeout=TIMEOUT)) as stage:
+        servers = [stage.spawn(road, content, per_connection=True) for content in (in_a_loop, when_told)]
+        waiting, active = peers = [
+            stage.dial(stage.theater.listen_for(server, "127.0.0.1:0").address) for server in servers
+        ]
+
+        def answer(peer: socket.socket, line: bytes, answer: bytes) -> None:
+            peer.sendall(line)
+            assert receive_exactly(peer, len(answer)) == answer
+
+        answer(waiting, b"before", b"before")
+        answer(active, b"receive: ", b"receive: ")
+        answer(active, b"before", b"before")
+        down = stage.in_background(stage.theater.shutdown)
+        answer(waiting, b"", b"shutdown")
+        answer(waiting, b"after", b"after")
+        answer(active, b"receive: ", b"receive: shutdown")
+        answer(active, b"receive: ", b"receive: ")
+        answer(active, b"after", b"after")
+        for peer in peers:
+            peer.shutdown(socket.SHUT_WR)
+            assert end_of(peer) == b""
+        down()
 
 
 def test_stopping_all_actors_ends_guests_that_wait_and_guests_that_idle(stage: GuestStage, road: str) -> None:

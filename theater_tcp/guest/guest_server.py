@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from theater_tcp.errors import NoSuchActor, TheaterError
+from theater_tcp.errors import LimitReached, NoSuchActor, TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest.guest_actor import GuestActor
 from theater_tcp.ownership import own_settings
@@ -117,27 +117,35 @@ class GuestServer(TcpActor):
 
     def _serve(self, connection: ConnectionHandle) -> None:
         while self._warm:
-            try:
-                connection.transfer(self._warm.popleft())
-            except NoSuchActor:
-                continue  # it crashed while it was idle
-            return
+            if self._hand_over(connection, self._warm.popleft()) is None:
+                return
         made = self._make()
 
         def hand_over(_: Future[pykka.ActorRef[Any]]) -> None:
+            failure: Exception | None
             try:
-                guest = made.get()
+                failure = self._hand_over(connection, made.get())
             except Exception as error:  # its own log line says more
-                logger.error("%s: no guest for a connection: %s", self.guest_name, error)
+                failure = error
+            if failure is not None:
+                logger.error("%s: no guest for a connection: %s", self.guest_name, failure)
                 self._abort(connection)
-                return
-            try:
-                connection.transfer(guest)
-            except TheaterError as error:  # the connection has ended meanwhile
-                logger.debug("%s: a connection was gone before its guest was there: %s", self.guest_name, error)
-                self._keep(guest)
 
         made.on_done(hand_over)
+
+    def _hand_over(self, connection: ConnectionHandle, guest: pykka.ActorRef[GuestActor]) -> TheaterError | None:
+        """Hand a connection to a guest; what stands against it if the connection still wants another one."""
+        try:
+            connection.transfer(guest)
+        except NoSuchActor as error:  # it has ended, before it could serve anybody
+            return error
+        except LimitReached as error:  # by what it has open by itself
+            self._keep(guest, good=False)
+            return error
+        except TheaterError as error:
+            logger.debug("%s: a connection was gone before its guest was there: %s", self.guest_name, error)
+            self._keep(guest)
+        return None
 
     @staticmethod
     def _abort(connection: ConnectionHandle) -> None:
