@@ -18,7 +18,7 @@ from theater_tcp import Future, Settings, Theater
 from theater_tcp.errors import TimedOut
 from theater_tcp.guest.calls import ARRIVES, GuestCalls
 from theater_tcp.guest.core_road import MAX_TEXT_BYTES, CoreInstance
-from theater_tcp.guest.stage import OUT_SIZE
+from theater_tcp.guest.stage import OUT_SIZE, SECOND
 from theater_tcp.guest.suspendable import SLICE
 from theater_tcp.poller import READ
 
@@ -94,6 +94,7 @@ def test_what_arrives_while_a_guest_yields_before_it_waits_is_what_its_receive_g
             theater.loop.call_soon(partial(happens, client, core))  # before the guest has its turn again
             if not told.startswith(b"timeout"):
                 theater.loop.call_soon(partial(core.on_ready, READ))
+                theater.loop.call_soon(partial(road.stage.__setitem__, SECOND, ord("?")))  # another guest's by now
             for _ in range(10):  # its slice is over
                 inner.increment_epoch(road.engine_address)
             road.current.ticks = road.ticks  # and it was its own

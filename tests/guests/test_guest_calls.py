@@ -7,19 +7,22 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from tests.contract.test_sending import small_window
 from tests.guests.puppets import GuestOwner, GuestStage, stage_settings
-from tests.guests.wat_guests import IMPORTS, puppet
+from tests.guests.wat_guests import IMPORTS, call_frame, puppet
 from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end, stuff
 from tests.support import Echo
 from tests.tls_peer import TlsPeer, client_context, server_context
 from theater_tcp import ClientTls, Options, Permissions, ServerTls
-from theater_tcp.errors import TheaterError, by_kind
+from theater_tcp.errors import TheaterError, TimedOut, by_kind
+from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 from theater_tcp.log_allowance import LogAllowance
+from theater_tcp.poller import READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -510,6 +513,18 @@ def test_shutdown_ends_the_guest_when_its_callback_returns_and_nobody_else(stage
     assert stage.theater.metrics().guest_traps == 0
 
 
+def test_shutdown_ends_the_guest_also_when_its_callback_returns_an_error(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    guest = stage.guest(road, hold=["on-data"], without=["on-close"])
+    _connection, peer = guest.meet(mode="active")
+    peer.sendall(b"x")
+    guest.expect("on_data", b"x")
+    guest.control.ask(call_frame("runtime#shutdown"))
+    guest.returns_error("io: that was all")
+    guest.ends()
+    assert stage.theater.metrics().guest_traps == 0
+
+
 LEVELS = [(0, logging.DEBUG), (1, logging.INFO), (2, logging.WARNING), (3, logging.ERROR)]
 
 
@@ -648,6 +663,31 @@ def test_calls_of_guests_on_one_loop_do_not_mix(stage: GuestStage, road: str) ->
     for thread in threads:
         thread.join(TIMEOUT * 3)
     assert not failures
+
+
+def test_what_another_guests_call_settles_reaches_who_waits_for_it_in_a_turn_of_its_own(
+    stage: GuestStage, road: str
+) -> None:
+    """No guest is entered on top of another one, and of what arrived meanwhile each gets its own."""
+
+    def self_id(_: GuestCalls) -> str:
+        for number, (core, peer) in enumerate(settled):
+            peer.sendall(b"for %d" % number)
+            core.on_ready(READ)
+        failing.interrupt_receive(TimedOut("now"))
+        return "said in the same call"
+
+    with mock.patch.object(GuestCalls, "self_id", self_id):
+        calling, *waiting = (stage.guest(road) for _ in range(4))
+    pairs = [guest.meet(mode="passive") for guest in waiting]
+    settled = [(connection._core, peer) for connection, peer in pairs[:2]]
+    failing = pairs[2][0]._core
+    received = [guest.begin(connection.receive, 10) for guest, (connection, _) in zip(waiting, pairs, strict=True)]
+    assert calling.calls("runtime#self") == "said in the same call"
+    assert [each.get(timeout=TIMEOUT) for each in received[:2]] == [b"for 0", b"for 1"]
+    with pytest.raises(TimedOut, match="now"):
+        received[2].get(timeout=TIMEOUT)
+    assert stage.theater.metrics().guest_traps == 0
 
 
 def test_what_a_peer_floods_waits_in_the_kernel_while_the_guest_does_something_else(
