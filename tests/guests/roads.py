@@ -18,6 +18,9 @@ ROADS = ("core", "component", "threads")
 FAILURES = {"core": None, "component": None, "threads": "this is a test"}
 """What the self-test of wasmtime's private parts says, for a guest to take that road."""
 
+ENCODINGS = {"utf-8": "utf8", "utf-16-le": "utf16"}
+"""What the component model calls Python's codecs."""
+
 
 def load(theater: Theater, road: str, module: bytes, codec: str = "utf-8", grants: tuple[str, ...] = ()) -> Any:
     """A guest that is compiled for one of the roads.
@@ -29,8 +32,8 @@ def load(theater: Theater, road: str, module: bytes, codec: str = "utf-8", grant
         codec: of its texts.
         grants: the interfaces that it may import beyond the usual ones.
     """
-    if road == "component":  # one of two modules, which the core road can't take
-        module = component_of(module, more=SECOND_MODULE)
+    if road == "component" or codec != "utf-8":  # for that road one of two modules, which the core road can't take
+        module = component_of(module, ENCODINGS[codec], SECOND_MODULE if road == "component" else "")
     with mock.patch("theater_tcp.guest.wasmtime_internals.FAILURE", FAILURES[road]):
         program = theater.load_guest(module, grants)
     assert program.road_name == road

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -12,7 +13,7 @@ from unittest import mock
 import pytest
 
 from tests.contract.test_sending import small_window
-from tests.guests.puppets import GuestOwner, GuestStage, stage_settings
+from tests.guests.puppets import GuestOwner, GuestStage, Strings, stage_settings
 from tests.guests.wat_guests import IMPORTS, call_frame, puppet
 from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end, stuff
 from tests.support import Echo
@@ -233,6 +234,19 @@ def test_a_send_to_a_slow_peer_suspends_the_guest_and_nobody_else(stage: GuestSt
     assert sending.get(timeout=TIMEOUT) == size
 
 
+@pytest.mark.parametrize("road", ["core", "threads"])  # by the other one no send is as long
+def test_of_one_send_no_more_than_the_limit_of_the_buffer_waits_in_the_host(stage: GuestStage, road: str) -> None:
+    guest = stage.guest(road)
+    connection, peer = small_window(guest)
+    core = connection._core
+    data = bytes(12_000_000)  # more than the system takes
+    sending = guest.begin(guest.do, "tcp#send", connection.id, data)
+    stage.until(lambda: core.output is not None and core.output.size > 0)
+    assert core.output.size <= core.options.write_buffer_limit
+    assert receive_exactly(peer, len(data)) == data
+    assert sending.get(timeout=TIMEOUT) == len(data)
+
+
 def test_a_send_that_the_peer_does_not_take_is_timeout_and_ends_the_connection(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
     handle, _peer = small_window(guest, send_timeout=0.1)
@@ -255,6 +269,22 @@ def test_a_peer_that_resets_while_a_guest_sends_ends_it_with_reset(stage: GuestS
         if not str(error).startswith(("reset", "closed")):
             raise
     guest.expect("on_close", "reset")
+
+
+def test_an_id_with_which_a_guest_is_done_is_kept_nowhere(stage: GuestStage, road: str) -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "GuestConnectionHandle" for each in gc.get_objects())
+
+    guest, other = stage.guest(road), stage.owner("loop")
+    before = kept()
+    for _ in range(5):
+        closed, aborted, transferred = (guest.meet(mode="passive")[0] for _ in range(3))
+        guest.call(closed.close)
+        guest.call(aborted.abort)
+        guest.call(transferred.transfer, other.ref)
+        other.expect("handle_connection_transfer")
+    assert kept() - before <= 1
 
 
 # -- options --------------------------------------------------------------------------------------------------------
@@ -631,6 +661,32 @@ def test_an_error_is_a_kind_and_a_detail_without_a_place_in_the_code_or_a_traceb
         assert text.isprintable()
         for word in ("Traceback", ".py", "theater_tcp", "0x", "Error", " object at "):
             assert word not in text
+
+
+@pytest.mark.parametrize("road", ["core", "threads"])  # by the other one it is wasmtime that does it
+def test_a_guest_may_have_its_texts_in_utf_16(stage: GuestStage, road: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "theater_tcp.guest")
+    guest = stage.guest(road, strings=Strings("utf-16-le", 2), hold=["on-data"])
+    connection, peer = guest.meet(mode="passive")
+    assert guest.calls("runtime#self") == guest.ref.actor_urn
+    assert guest.calls("tcp#peer-address", connection.id) == "{}:{}".format(*peer.getsockname())
+    for data in (b"a few", bytes(range(256)) * 100):
+        peer.sendall(data)
+        received = b""
+        while len(received) < len(data):
+            received += guest.calls("tcp#receive", connection.id, 1 << 16)
+        assert received == data
+        assert guest.calls("tcp#send", connection.id, data) == len(data)
+        assert receive_exactly(peer, len(data)) == data
+    assert guest.refused("tcp#connect", "grüße\U0001f600").startswith("invalid: ")
+    guest.calls("runtime#log", 1, "grüße \U0001f600")
+    assert "guest: grüße \U0001f600" in [record.getMessage() for record in caplog.records]
+    guest.calls("tcp#set-active", connection.id, "active")
+    peer.sendall(b"x")
+    guest.expect("on_data", b"x")
+    stage.foresee_callback_failures()
+    guest.returns_error("io: grüße")
+    guest.expect("on_close", "callback: io: grüße")
 
 
 def test_calls_of_guests_on_one_loop_do_not_mix(stage: GuestStage, road: str) -> None:

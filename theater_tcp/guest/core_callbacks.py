@@ -112,7 +112,7 @@ class CoreRoad:
     def import_of(self, function: Function, encoding: str) -> Import:
         """How an adapter imports a function of the interface, which is defined with that."""
         params, result, asks = function.core_params, function.core_result, function.asks
-        name = function.name if encoding == "utf8" else f"{function.name} ({encoding})"
+        name = function.name if encoding == "utf8" else f"{function.name}:{encoding}"
         key = (function.interface, function.name, encoding)
         if function.full_name in BLOCKING:
             number = self._numbers.get(key)
