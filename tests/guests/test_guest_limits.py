@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
@@ -12,7 +13,9 @@ from tests.guests.puppets import GAP, Gone, GuestOwner, GuestStage, stage_settin
 from tests.guests.wat_guests import HEAP, USER, Word, guest
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
 from tests.support import Echo
+from theater_tcp import ListenOptions
 from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError
+from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
 if TYPE_CHECKING:
@@ -224,6 +227,7 @@ def test_a_call_with_more_data_than_the_limit_ends_the_guest(stage: GuestStage, 
         connection, _peer = puppet.meet(mode="passive")
         puppet.call(puppet.write, USER, connection.id.encode())
         puppet.call(puppet.grow, 8)
+        puppet.calls_raw("tcp#peer-address", HEAP + 128 * KIB, 1)  # so the host knows of the new pages
         with pytest.raises(Gone):
             puppet.calls_raw("tcp#send", *words)
         puppet.ends()
@@ -305,6 +309,30 @@ def test_a_raw_chunk_that_arrives_and_is_above_the_limit_ends_the_guest(stage: G
     assert "limit: call_data: receive would give 5120 bytes" in stage.guest_errors()[-1]
 
 
+def test_a_text_that_would_be_above_the_limit_ends_the_guest_that_would_be_given_it(
+    stage: GuestStage, road: str
+) -> None:
+    asks = guest(imports=["runtime#self"], init="(call $runtime#self (i32.const 0x200)) (i32.const 0x100)")
+    assert stage.spawn(road, asks, limits=Limits(call_data=45)).is_alive()
+    with pytest.raises(LimitReached, match=r"^limit: init: call_data: self would give 45 bytes$"):
+        stage.spawn(road, asks, limits=Limits(call_data=44))
+
+
+def test_a_record_that_would_be_above_the_limit_ends_the_guest_that_would_be_given_it(
+    stage: GuestStage, road: str
+) -> None:
+    session = {"version": "TLSv1.3", "cipher": "x" * 93, "alpn": None, "server-name": None, "resumed": False,
+               "peer-certificate": None}  # fmt: skip
+    asks = guest(
+        imports=["tcp-ext#tls-info"],
+        init="(call $tcp-ext#tls-info (i32.const 0) (i32.const 0) (i32.const 0x200)) (i32.const 0x100)",
+    )
+    with mock.patch.object(GuestCalls, "tls_info", return_value=session):
+        assert stage.spawn(road, asks, limits=Limits(call_data=100)).is_alive()
+        with pytest.raises(LimitReached, match=r"^limit: init: call_data: tls-info would give 100 bytes$"):
+            stage.spawn(road, asks, limits=Limits(call_data=99))
+
+
 def test_a_config_above_the_limit_is_refused(stage: GuestStage, road: str) -> None:
     with pytest.raises(LimitReached, match="call_data"):
         stage.spawn(road, guest(), bytes(5 * KIB), limits=Limits(call_data=4 * KIB))
@@ -359,6 +387,20 @@ def test_listeners_beyond_the_limit_are_limit(stage: GuestStage, road: str) -> N
     puppet.call(first.close)
     assert puppet.listen()
     assert stage.theater.metrics().listeners == 2
+
+
+def test_a_listener_of_a_guest_takes_what_it_may_and_what_the_guest_may_whichever_is_less(
+    stage: GuestStage, road: str
+) -> None:
+    for most, own in ((2, 3), (3, 2)):  # one of the guest's is the puppet's own
+        settings = stage_settings(listener=ListenOptions(max_connections=own))
+        puppet = stage.guest(road, settings=settings, limits=Limits(connections=most + 1))
+        listener = puppet.listen()
+        peers = [stage.dial(listener.address) for _ in range(4)]
+        for _ in range(2):
+            puppet.expect("handle_connection")
+        puppet.hears_nothing()
+        assert len(peers) == 4
 
 
 def test_the_runtimes_limit_of_connections_holds_for_guests_too(road: str) -> None:

@@ -7,14 +7,18 @@ rules there, and whatever breaks one is an :class:`AbiError`.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Protocol
 
 from theater_tcp.guest.wit_types import Integer
 
-__all__ = ["MAX_DATA", "PAIR", "AbiError", "Memory", "check_place", "number_format"]
+__all__ = ["MAX_DATA", "NO_BOUND", "PAIR", "AbiError", "Memory", "check_place", "number_format"]
 
 MAX_DATA = 16 << 20
 """Bytes that one call may carry in either direction, unless told otherwise."""
+
+NO_BOUND = sys.maxsize
+"""The same where it is looked at elsewhere, for all roads in the same words."""
 
 PAIR = struct.Struct("<II")
 """An address and a length, in memory."""

@@ -15,9 +15,11 @@ from theater_tcp.errors import ShutDown, TheaterError
 from theater_tcp.future import Future
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.calls import GuestCalls, method_of
+from theater_tcp.guest.canonical_abi import NO_BOUND
 from theater_tcp.guest.component_road import FLAG, ComponentInstance
 from theater_tcp.guest.component_values import Lift, Lower, lifter, lowerer
 from theater_tcp.guest.interface import BLOCKING, EXPORTS, IMPORTS
+from theater_tcp.guest.lowering import lower_result
 from theater_tcp.guest.outcome import GuestTrap
 from theater_tcp.guest.wasmtime_internals import COMPONENT_VALUE
 from theater_tcp.guest.wit_types import Err, Function, Ok, Result
@@ -78,8 +80,14 @@ class HostFunction:
         failed = isinstance(value, TheaterError)
         if failed:
             value = str(value)
-        if isinstance(value, (str, bytes, bytearray, memoryview)) and len(value) > instance.most_given:
-            raise GuestTrap(f"limit: call_data: {self.function.name} would give {len(value)} bytes")
+        if isinstance(value, (str, bytes, bytearray, memoryview)):
+            size = len(value)
+        elif isinstance(value, dict):
+            size = sum(size for size, _ in lower_result(self.function, Ok(value), max_data=NO_BOUND).allocations)
+        else:
+            size = 0
+        if size > instance.most_given:
+            raise GuestTrap(f"limit: call_data: {self.function.name} would give {size} bytes")
         if self._wrapped:
             value = Err(value) if failed else Ok(value)
         self._put(results, value)

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from theater_tcp.guest.adapter import DONE
-from theater_tcp.guest.canonical_abi import AbiError
+from theater_tcp.guest.canonical_abi import NO_BOUND, AbiError
 from theater_tcp.guest.lowering import lower_result
 from theater_tcp.guest.outcome import GuestTrap
 from theater_tcp.guest.stage import ID_SIZE
@@ -228,10 +228,10 @@ class _Plan:
     __slots__ = ("_addresses", "_lowered", "_pointer")
 
     def __init__(self, function: Function, encoding: str, pointer: int, value: Any, max_data: int) -> None:
-        try:
-            self._lowered = lower_result(function, Ok(value), encoding, max_data)
-        except AbiError as error:
-            raise GuestTrap(f"{function.name}: {error}") from None
+        self._lowered = lower_result(function, Ok(value), encoding, NO_BOUND)
+        needed = sum(size for size, _ in self._lowered.allocations)
+        if needed > max_data:
+            raise too_much(function.name, needed)
         self._pointer = pointer
         self._addresses: list[int] = []
 

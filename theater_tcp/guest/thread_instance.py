@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ import wasmtime
 from theater_tcp.errors import TheaterError
 from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future
-from theater_tcp.guest.canonical_abi import AbiError, check_place
+from theater_tcp.guest.canonical_abi import NO_BOUND, AbiError, check_place
 from theater_tcp.guest.interface import BLOCKING
 from theater_tcp.guest.lifting import lift_parameters, lift_result
 from theater_tcp.guest.lowering import Lowered, lower_parameters, lower_result
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
     from theater_tcp.guest_settings import Limits
 
 __all__ = ["ThreadInstance"]
-
-NO_BOUND = sys.maxsize
-"""For the canonical ABI: how much a call may carry is looked at here, item by item, as on the other roads."""
 
 
 class _Asked(NamedTuple):
