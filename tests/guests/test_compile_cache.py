@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import pytest
 import wasmtime
@@ -581,6 +582,10 @@ def test_a_guest_is_compiled_once_and_then_again_when_it_or_the_configuration_is
     echo_by(settings.replaced(guest_stack=256 << 10))
     assert was_compiled(compiled)
     assert len(entries(folder)) == 2
+    with mock.patch("theater_tcp.guest.wasmtime_internals.VERSION", "another"):
+        echo_by(settings)
+    assert was_compiled(compiled)
+    assert len(entries(folder)) == 3
 
 
 def test_a_runtime_without_a_cache_compiles_each_time(

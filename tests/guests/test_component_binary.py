@@ -191,6 +191,8 @@ STRANGE_TABLE = "has a table that is filled in a way which is not known here"
          STRANGE_TABLE),
         ([("(elem (i32.const 0) func $0 $1)", "(elem (i32.const 0) funcref (ref.func $0) (ref.func $1))")],
          STRANGE_TABLE),
+        ([("(elem (i32.const 0) func $0 $1)", "(elem (i32.const 0) func $1 $0)")],
+         "has a core module that is given something else as theater:simple/tcp#send"),
         ([("i32.const 1 call_indirect", "i32.const 0 i32.const 1 i32.add call_indirect")],
          STRANGE_TABLE),
         ([("local.get 3 local.get 4 i32.const 0", "local.get 4 local.get 3 i32.const 0")],

@@ -22,7 +22,7 @@ from tests.guests.wat_guests import CLIENT, guest
 from tests.in_time import in_time
 from tests.peers import TIMEOUT, dial, receive_exactly, receive_to_end
 from theater_tcp import Permissions, Theater
-from theater_tcp.errors import CallbackFailed, InvalidArgument, TheaterError
+from theater_tcp.errors import BlockingCall, CallbackFailed, InvalidArgument, ShutDown, TheaterError
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
@@ -728,6 +728,15 @@ def test_a_thousand_connections_served_by_guests_leave_nothing_behind(stage: Gue
     assert after[0] - before[0] < 4 << 20, "memory grows"
     assert after[1] - before[1] < 50, "memory maps are left"
     assert after[2] - before[2] < 5, "descriptors are left"
+
+
+def test_no_guest_is_compiled_when_the_runtime_has_ended_or_on_its_loop(stage: GuestStage) -> None:
+    with pytest.raises(BlockingCall, match="compiled on another thread"):
+        stage.owner("loop").act(lambda _: stage.theater.load_guest(SERVICE))
+    stage.theater.load_guest(SERVICE)
+    in_time(lambda: stage.theater.shutdown(0))
+    with pytest.raises(ShutDown):
+        stage.theater.load_guest(SERVICE)
 
 
 def test_a_theater_without_guests_loads_no_wasmtime() -> None:

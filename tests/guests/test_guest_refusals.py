@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from tests.guests.component_maker import component_of
 from tests.guests.process import descriptors, maps, resident
 from tests.guests.puppets import Gone, GuestOwner, GuestStage
 from tests.guests.wat_guests import (
@@ -205,6 +206,24 @@ def test_a_guest_that_imports_or_exports_what_it_should_not_is_refused_and_it_is
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in REFUSED if case.endswith("of a wrong type") and "import" not in case]
+)
+def test_a_component_is_refused_for_what_its_core_module_exports(stage: GuestStage, case: str) -> None:
+    body, named = REFUSED[case]
+    with pytest.raises(InvalidArgument, match=re.escape(named)) as caught:
+        stage.theater.spawn_guest(component_of(module(body)))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "more", ["(tag $t) (func (throw $t))", "(type $s (struct (field i32))) (func (param (ref null $s)))"]
+)
+def test_what_no_limit_bounds_is_not_compiled(stage: GuestStage, road: str, more: str) -> None:
+    with pytest.raises(InvalidArgument, match="can't be compiled"):
+        stage.load(road, guest(more=more))
+
+
 def test_a_grant_that_there_is_not_is_refused_and_named(stage: GuestStage) -> None:
     with pytest.raises(InvalidArgument, match="files"):
         stage.theater.load_guest(guest(), grants=["files"])
@@ -223,6 +242,8 @@ BAD_CALLS: dict[str, tuple[bytes, ...]] = {
     "a result whose end is out of bounds": (call_frame("tcp#close", USER, 1, 0x1FFFC),),
     "a result that is not aligned": (call_frame("tcp#close", USER, 1, RET + 2),),
     "a result of receive that is not aligned": (call_frame("tcp#receive", USER, 1, 5, RET + 1),),
+    "a result of send that is not aligned to 8 bytes": (call_frame("tcp#send", USER, 1, USER, 1, RET + 4),),
+    "an id whose end is out of bounds": (call_frame("tcp#send", 0x1FFF0, 45, USER, 1, RET),),
     "a result of self out of bounds": (call_frame("runtime#self", OUT_OF_BOUNDS),),
     "a text that is not UTF-8": (write_frame(USER, b"\xff\xfe\xfd"), call_frame("tcp#close", USER, 3, RET)),
     "a text with a surrogate": (write_frame(USER, b"\xed\xa0\x80"), call_frame("tcp#connect", USER, 3, RET)),
@@ -278,8 +299,9 @@ def test_a_trap_in_init_is_told_and_counted_as_ever_where_initialize_took_longer
       (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"""
     for traps, body in enumerate(("", count), 1):
         begins = guest(more=f'(func (export "_initialize") {body})', init="unreachable")
-        with pytest.raises(CallbackFailed, match=r"^callback: init: [^:]*unreachable[^:]*$"):
+        with pytest.raises(CallbackFailed, match=r"^callback: init: [^:]*unreachable[^:]*$") as caught:
             stage.spawn(road, begins)
+        assert "init" not in str(caught.value).removeprefix("callback: init: ")  # the functions are for the log
         assert stage.theater.metrics().guest_traps == traps
         assert len(stage.guest_errors()) == traps
 
@@ -523,6 +545,22 @@ def test_ten_thousand_guests_that_are_refused_in_a_row_leave_nothing_behind(stag
     assert after[1] - before[1] < 50, "memory maps are left"
     assert after[2] - before[2] < 5, "descriptors are left"
     assert stage.theater.metrics().connections == 0
+
+
+def test_guests_whose_start_function_traps_leave_nothing_behind(stage: GuestStage, road: str, quiet: None) -> None:
+    program = stage.load(road, guest(more="(func $begin unreachable) (start $begin)"))
+
+    def refuse(count: int) -> None:
+        for _ in range(count):
+            with pytest.raises(CallbackFailed, match="unreachable"):
+                stage.theater.spawn_guest(program)
+        stage.pass_turns()
+
+    refuse(20)
+    before = maps(), descriptors()
+    refuse(200)
+    assert maps() - before[0] < 50, "memory maps are left"
+    assert descriptors() - before[1] < 5, "descriptors are left"
 
 
 def test_a_thousand_connections_whose_guests_trap_leave_nothing_behind(stage: GuestStage, quiet: None) -> None:
