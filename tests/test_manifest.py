@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from theater_tcp import guest_settings
 from theater_tcp.errors import InvalidArgument
+from theater_tcp.guest_settings import GuestOptions, Limits
 from theater_tcp.manifest import (
     MAX_MANIFEST,
     RUNTIME_FIELDS,
@@ -364,6 +366,65 @@ def test_an_actor_of_both_kinds_is_one_problem(write: Write) -> None:
 
 def test_a_key_that_is_null_is_told_as_yaml_has_it(write: Write) -> None:
     assert only(write(GOOD + "~: 2\n")) == "m.yaml: null: there is no such setting"
+
+
+def test_the_keys_of_a_guest_are_what_it_is_started_with(write: Write) -> None:
+    shutil.copy(ROOT / "actors/echo/wat/echo.wasm", "echo.wasm")
+    plan = load(write("name: mail\nactor: echo.wasm\n")).guest
+    assert plan is not None
+    assert plan.options == GuestOptions(name="mail")
+    keys = "per_connection: true\npool: 3\nrecycle_after: 7\ngrants: [clock]\ninit: {a: 1}\n"
+    limits = "limits: {memory: 1 MiB, cpu: 2 s, log_lines: 5}\n"
+    plan = load(write(f"name: mail\nactor: echo.wasm\n{keys}{limits}")).guest
+    assert plan is not None
+    assert plan.config == b'{"a":1}'
+    assert plan.options == GuestOptions(
+        name="mail",
+        per_connection=True,
+        pool=3,
+        recycle_after=7,
+        grants=("clock",),
+        limits=Limits(memory=1 << 20, cpu=2.0, log_lines=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("callback", "keys", "problem"),
+    [
+        ("handle-connection", "pool: 2", "pool: is for a guest with per_connection: true"),
+        ("handle-connection", "recycle_after: 2", "recycle_after: is for a guest with per_connection: true"),
+        ("handle-connection", "per_connection: true\nrecycle_after: 2", "recycle_after: is for a guest with a pool"),
+        ("handle-connection", "grants: [clocks]", "grants: 'clocks' is unknown (did you mean 'clock'?)"),
+        ("handle-connection", "limits: {memory: 0}", "limits.memory: expected a size of 1 byte to 1 GiB, got 0"),
+        ("on-passive", "per_connection: true",
+         "per_connection: the guest has neither handle-connection-transfer nor handle-connection"),
+        ("handle-connection-transfer", "tcp: {listen: '127.0.0.1:0'}",
+         "tcp.listen: the guest has no handle-connection, so it can't take what is accepted"),
+        ("handle-connection-transfer", "per_connection: true\ntcp: {listen: '127.0.0.1:0'}", ""),
+    ],
+)  # fmt: skip
+def test_keys_that_do_not_fit_a_guest_are_refused_with_their_line(
+    write: Write, callback: str, keys: str, problem: str
+) -> None:
+    from tests.guests.wat_guests import CLIENT, guest  # noqa: PLC0415  # it loads wasmtime
+
+    exports = f'(func (export "{CLIENT}#{callback}") (param i32 i32) (result i32) (i32.const 0x100))'
+    Path("guest.wasm").write_bytes(guest(exports=exports))
+    file = write(f"name: mail\nactor: guest.wasm\n{keys}\n")
+    if problem:
+        assert only(file).partition(": ")[2] == problem
+    else:
+        assert load(file).guest is not None
+
+
+def test_a_guests_file_that_is_too_large_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "actors/echo/wat/echo.wasm", "echo.wasm")
+    size = Path("echo.wasm").stat().st_size
+    monkeypatch.setattr(guest_settings, "MAX_GUEST", size)
+    file = write("name: mail\nactor: echo.wasm\n")
+    assert load(file).guest is not None
+    monkeypatch.setattr(guest_settings, "MAX_GUEST", size - 1)
+    assert only(file) == f"m.yaml:2: actor: echo.wasm: is larger than {size - 1} bytes"
 
 
 def test_a_key_that_is_there_twice_is_refused_with_both_lines(write: Write) -> None:
