@@ -288,6 +288,41 @@ def test_a_folder_of_another_user_is_not_used(
     assert record.getMessage().endswith("it belongs to another user")
 
 
+def owned_by_another(found: os.stat_result) -> os.stat_result:
+    """The same as of another user."""
+    return os.stat_result((*found[:4], found.st_uid + 1, *found[5:]))
+
+
+def test_a_folder_below_one_of_another_user_is_not_used(
+    cache: CompileCache, folder: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    cache.put("one", PAYLOAD)
+    lstat = Path.lstat
+    monkeypatch.setattr(
+        Path, "lstat", lambda path: owned_by_another(lstat(path)) if path == folder.parent else lstat(path)
+    )
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid)
+    assert cache.get("one") is None
+    (record,) = warnings.records
+    assert record.getMessage().endswith(f"{folder.parent} belongs to another user")
+
+
+def test_a_file_of_another_user_is_thrown_away(
+    cache: CompileCache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("one", PAYLOAD)
+    fstat = os.fstat
+
+    def of_a_file(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        return owned_by_another(found) if stat.S_ISREG(found.st_mode) else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", of_a_file)
+        assert cache.get("one") is None
+    assert entries(folder) == []
+
+
 def test_a_folder_that_is_reached_by_a_link_is_judged_by_where_it_is(
     cache: CompileCache, folder: Path, tmp_path: Path, warnings: pytest.LogCaptureFixture
 ) -> None:

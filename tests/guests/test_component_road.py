@@ -17,6 +17,7 @@ from tests.guests.wat_guests import ACTOR, CLIENT, guest
 from tests.peers import cut, dial, receive_exactly, receive_to_end
 from theater_tcp import Theater
 from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached
+from theater_tcp.guest import component_check
 from theater_tcp.guest import wasmtime_internals as inner
 from theater_tcp.guest.component_check import component_failure
 from theater_tcp.guest.component_program import MAX_RECEIVED
@@ -27,7 +28,7 @@ from theater_tcp.guest.wit_types import BOOL, BYTES, STRING, U8, U32, U64, Enum,
 from theater_tcp.guest_settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PAGE = 1 << 16
 OK = "(i32.const 0x100)"
@@ -68,6 +69,54 @@ def test_a_failure_of_the_self_test_names_the_version_and_what_failed() -> None:
     assert inner.tested(fail) == (
         f"the inner parts of wasmtime {inner.VERSION} are not as they are known: RuntimeError: no such thing"
     )
+
+
+def polls(*answers: bool | None) -> Callable[[int], bool]:
+    """In the place of ``poll``: what it says is true, but where an answer is given for it."""
+    left, poll = list(answers), inner.poll
+
+    def polled(future: int) -> bool:
+        told, answer = bool(poll(future)), left.pop(0)
+        return told if answer is None else answer
+
+    return polled
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "failed"),
+    [
+        ("_missing", ["wasmtime_store_new"], "there is no wasmtime_store_new"),
+        ("export_get", lambda *_: False, "an export is not found"),
+        ("memory_size", lambda *_: 0, "a memory of 65536 bytes has another size"),
+        ("poll", polls(True, None, None), "a suspended call does not go on as it should"),
+        ("poll", polls(None, False, None), "a suspended call does not go on as it should"),
+        ("poll", polls(None, None, True), "an endless guest does not yield"),
+    ],
+)
+def test_what_is_otherwise_in_wasmtime_is_found_by_the_self_test(
+    monkeypatch: pytest.MonkeyPatch, name: str, changed: Any, failed: str
+) -> None:
+    assert inner.tested(inner._self_test) is None
+    monkeypatch.setattr(inner, name, changed)
+    assert str(inner.tested(inner._self_test)).endswith(f"RuntimeError: {failed}")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "failed"),
+    [
+        ("component_get_function", lambda *_: False, "an export of a component is not found"),
+        ("poll", polls(None, True, None), "a suspended call of a component does not go on as it should"),
+        ("poll", polls(None, None, False), "a suspended call of a component does not go on as it should"),
+    ],
+)
+def test_what_is_otherwise_for_components_is_found_by_their_self_test(
+    theater: Theater, monkeypatch: pytest.MonkeyPatch, name: str, changed: Any, failed: str
+) -> None:
+    monkeypatch.setattr(inner, name, changed)
+    monkeypatch.setattr(component_check, "component_failure", component_failure.__wrapped__)
+    told = str(fails(theater, component()))
+    assert told.startswith("invalid: it has 2 core modules that do its work")
+    assert told.endswith(f"RuntimeError: {failed}")
 
 
 # -- which road -----------------------------------------------------------------------------------------------------
