@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import wasmtime
 
 from tests.guests.component_maker import SECOND_MODULE, component_of
+from tests.guests.process import resident
 from tests.guests.wat_guests import ACTOR, CLIENT, guest
 from tests.peers import cut, dial, receive_exactly, receive_to_end
 from theater_tcp import Theater
@@ -51,7 +53,7 @@ def component(*, encoding: str = "utf8", beside: str = SECOND_MODULE, **parts: A
     return component_of(guest(**parts), encoding, beside)
 
 
-def fails(theater: Theater, content: bytes, **options: Any) -> Exception:
+def fails(theater: Theater, content: Any, **options: Any) -> Exception:
     """What starting a guest raises."""
     with pytest.raises((CallbackFailed, LimitReached, InvalidArgument)) as failed:
         theater.spawn_guest(content, **options)
@@ -378,6 +380,55 @@ def test_a_guest_that_waits_can_be_let_go_of(theater: Theater) -> None:
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
     assert not ref.is_alive()
+
+
+def test_what_a_component_returns_is_freed(theater: Theater) -> None:
+    size = 256 << 10
+    program = theater.load_guest(
+        component(
+            memory='(memory (export "memory") 8)',
+            init=f"""
+    (i32.store8 (i32.const 0x100) (i32.const 1))
+    (i32.store (i32.const 0x104) (i32.const 0x1000))
+    (i32.store (i32.const 0x108) (i32.const {size}))
+    {OK}""",
+        )
+    )
+
+    def begin(times: int) -> None:
+        for _ in range(times):
+            assert str(fails(theater, program)).startswith("callback: init: ")
+
+    begin(5)
+    before = resident()
+    begin(100)
+    assert resident() - before < 8 << 20
+
+
+def test_what_a_component_is_passed_is_freed(theater: Theater) -> None:
+    takes = component(
+        imports=["tcp#activate", "tcp#set-active"],
+        memory='(memory (export "memory") 8)',
+        more='(data (i32.const 0x300) "active")',
+        allocate="(i32.const 0x10000)",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
+    (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200))
+    (call $tcp#set-active (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 6) (i32.const 0x200)) {OK})
+  (func (export "{CLIENT}#on-data") (param i32 i32 i32 i32) (result i32) {OK})""",
+    )
+    address = theater.listen_for(theater.spawn_guest(takes), "127.0.0.1:0").address
+
+    def send(size: int) -> None:
+        with dial(address) as peer:
+            peer.sendall(bytes(size))
+            peer.shutdown(socket.SHUT_WR)
+            assert receive_to_end(peer) == b""
+
+    send(4 << 20)
+    before = resident()
+    send(8 << 20)  # in wasmtime's values 256 MiB
+    assert resident() - before < 64 << 20
 
 
 # -- WASI -----------------------------------------------------------------------------------------------------------

@@ -303,3 +303,12 @@ def test_a_guest_with_wasi_waits_for_nothing_by_that_and_passes_a_place_that_it_
             else:
                 with pytest.raises(CallbackFailed, match=trap):
                     stage.theater.spawn_guest(program)
+
+
+def test_what_is_known_of_the_stacks_of_guests_is_bounded() -> None:
+    with mock.patch("theater_tcp.guest.core_callbacks.MAX_VIEWS", 3), closing(GuestStage()) as stage:
+        puppets = [stage.guest("core") for _ in range(5)]
+        for _ in range(2):
+            for puppet in puppets:
+                assert puppet.calls("runtime#self") == puppet.ref.actor_urn
+        assert len(stage.program("core").road._views) <= 3

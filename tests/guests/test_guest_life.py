@@ -730,6 +730,50 @@ def test_a_thousand_connections_served_by_guests_leave_nothing_behind(stage: Gue
     assert after[2] - before[2] < 5, "descriptors are left"
 
 
+@pytest.mark.parametrize("road", ROADS[1:])
+def test_connections_served_by_the_other_roads_leave_nothing_behind_either(
+    stage: GuestStage, road: str, quiet: None
+) -> None:
+    address = serve(stage, road)
+
+    def visit(count: int) -> None:
+        for _ in range(count):
+            with dial(address) as peer:
+                assert ask(peer) == b"\1"
+                peer.sendall(b"w\n")
+        stage.until(lambda: stage.theater.metrics().connections == 0)
+        stage.until(lambda: living() == 0)
+
+    visit(30)
+    before = maps(), descriptors()
+    visit(200)
+    assert maps() - before[0] < 100, "memory maps are left"
+    assert descriptors() - before[1] < 5, "descriptors are left"
+
+
+def test_guests_that_are_stopped_while_they_wait_leave_nothing_behind(
+    stage: GuestStage, road: str, quiet: None
+) -> None:
+    program = stage.load(road, SERVICE)
+
+    def stop(count: int) -> None:
+        for _ in range(count):
+            ref = stage.theater.spawn_guest(program)
+            peer = handed_over(stage, ref.actor_urn)
+            assert ask(peer) == b"\1"
+            peer.sendall(b"w\n")
+            stage.pass_turns()
+            assert ref.stop(timeout=TIMEOUT)
+            assert end_of(peer) == b""
+            peer.close()
+        stage.until(lambda: living() == 0)
+
+    stop(10)
+    before = maps()
+    stop(60)
+    assert maps() - before < 50, "memory maps are left"
+
+
 def test_no_guest_is_compiled_when_the_runtime_has_ended_or_on_its_loop(stage: GuestStage) -> None:
     with pytest.raises(BlockingCall, match="compiled on another thread"):
         stage.owner("loop").act(lambda _: stage.theater.load_guest(SERVICE))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.guests.puppets import Gone, GuestOwner, GuestStage
 from tests.guests.wat_guests import (
+    CLIENT,
     HEAP,
     HOSTILE_ARGUMENTS,
     OUT_OF_BOUNDS,
@@ -21,6 +22,7 @@ from tests.guests.wat_guests import (
     Realloc,
     Word,
     call_frame,
+    guest,
     script,
     write_frame,
 )
@@ -152,6 +154,53 @@ def test_a_hostile_post_return_ends_the_guest_when_it_is_entered_again_at_the_la
     victim.ends()
     assert stage.theater.metrics().guest_traps == 1
     assert connection.id
+
+
+def test_a_post_return_that_calls_its_host_ends_the_guest(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    victim = stage.guest(road)
+    _connection, peer = victim.meet(mode="active")
+    try:
+        victim.call(victim.set_word, Word.POST, Post.CALL_IMPORT)
+        peer.sendall(b"once")
+        peer.sendall(b"more")
+    except (Gone, OSError):
+        pass
+    victim.ends()
+    assert stage.theater.metrics().guest_traps == 1
+
+
+def test_a_post_return_is_called_once_for_each_call_that_returned_also_for_an_error(
+    stage: GuestStage, road: str
+) -> None:
+    stage.foresee_callback_failures()
+    counting = guest(
+        imports=["tcp#activate", "tcp#set-active", "tcp#send"],
+        more="""(data (i32.const 0x300) "active") (data (i32.const 0x500) "sorry")""",
+        allocate="(i32.add (i32.const 0x1000) (i32.mul (i32.and (local.get 3) (i32.const 0x3f)) (i32.const 64)))",
+        exports=f"""
+  (func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32)
+    (call $tcp#activate (local.get 0) (local.get 1) (i32.const 0x200))
+    (call $tcp#set-active (local.get 0) (local.get 1) (i32.const 0x300) (i32.const 6) (i32.const 0x200))
+    (i32.const 0x100))
+  (func (export "{CLIENT}#on-data") (param i32 i32 i32 i32) (result i32)
+    (call $tcp#send (local.get 0) (local.get 1) (i32.const 0x400) (i32.const 1) (i32.const 0x200))
+    (i32.store8 (i32.const 0x180) (i32.eq (i32.load8_u (local.get 2)) (i32.const 101)))
+    (i32.store (i32.const 0x184) (i32.const 0x500))
+    (i32.store (i32.const 0x188) (i32.const 5))
+    (i32.const 0x180))
+  (func (export "cabi_post_{CLIENT}#on-data") (param i32)
+    (if (i32.ne (local.get 0) (i32.const 0x180)) (then unreachable))
+    (i32.store8 (i32.const 0x400) (i32.add (i32.load8_u (i32.const 0x400)) (i32.const 1))))""",
+    )
+    address = stage.theater.listen_for(stage.spawn(road, counting), "127.0.0.1:0").address
+    told = b""
+    for word in (b"ok", b"error", b"ok", b"error", b"error", b"ok"):
+        with dial(address) as peer:
+            peer.sendall(word)
+            told += receive_exactly(peer, 1)
+    assert told == bytes(range(6))
+    assert stage.theater.metrics().guest_traps == 0
 
 
 def test_a_post_return_that_grows_the_memory_is_no_harm(stage: GuestStage, road: str, canary: GuestOwner) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.guests.wat_guests import CLIENT, guest
-from tests.peers import dial, receive_exactly
+from tests.peers import dial, receive_exactly, receive_to_end
 
 if TYPE_CHECKING:
     from tests.guests.puppets import GuestStage
@@ -131,3 +131,25 @@ def test_a_guest_receives_a_long_stream_in_pieces_of_any_size(stage: GuestStage,
         sender = stage.in_background(lambda: peer.sendall(sent))
         assert receive_exactly(peer, len(sent)) == sent
         sender()
+
+
+@pytest.mark.parametrize("road", ["core", "threads"])  # by the other one wasmtime looks at that place afterwards
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        SEND.replace("0x40", "0x44"),  # the result has 8 bytes in it
+        SEND.replace("0x40", "0xffff8"),
+        SEND.replace("0x40", "-16"),
+        SEND.replace("(local.get 2)", "(i32.const 0xfffff)"),
+        SEND.replace("(local.get 0)", "(i32.const 0xffff0)"),
+    ],
+)
+def test_a_send_with_a_place_that_is_none_sends_nothing_and_ends_the_guest(
+    stage: GuestStage, road: str, wrong: str
+) -> None:
+    stage.foresee_callback_failures()
+    theirs = stage.spawn(road, on_data(f"{SEND} {wrong}"))
+    with dial(stage.theater.listen_for(theirs, "127.0.0.1:0").address) as peer:
+        peer.sendall(b"once")
+        assert receive_to_end(peer) == b"once"
+    assert stage.theater.metrics().guest_traps == 1

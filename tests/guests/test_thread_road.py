@@ -221,6 +221,25 @@ def test_a_guest_that_was_stopped_leaves_its_engine_in_order(theater: Theater) -
     assert theater.metrics().guest_traps == 0
 
 
+def test_of_engines_that_nobody_uses_some_are_kept_and_the_others_give_back_what_they_have(
+    theater: Theater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Cell] = []
+    close = Cell.close
+
+    def counted(cell: Cell) -> None:
+        closed.append(cell)
+        close(cell)
+
+    monkeypatch.setattr(Cell, "close", counted)
+    monkeypatch.setattr(thread_road, "IDLE_CELLS", 2)
+    program = theater.load_guest(ECHO)
+    for ref in [theater.spawn_guest(program) for _ in range(5)]:
+        ref.stop()
+    eventually(lambda: guest_threads() == [])
+    assert len(closed) == 3
+
+
 def test_at_the_end_engines_give_back_what_they_have() -> None:
     engine = Engine("test", 512 << 10)
     program = engine.load(ECHO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -58,3 +59,26 @@ def test_nothing_is_raised_while_no_guest_runs(road: Road) -> None:
     road.unpark()
     eventually(lambda: road.parked)
     assert road.ticks == 0
+
+
+class RacingRoad(Road):
+    """A guest is entered just when the ticker goes to sleep; it has seen the ticker awake, and wakes nobody."""
+
+    parked_once = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "parked" and value and threading.current_thread().name == "ticker":
+            self.entries += 1
+            self.parked_once = True
+
+
+def test_a_guest_that_is_entered_while_it_goes_to_sleep_is_looked_at() -> None:
+    road = RacingRoad()
+    ticker = Ticker(road, "ticker")  # type: ignore[arg-type]
+    try:
+        road.unpark()
+        eventually(lambda: road.parked_once)
+        eventually(lambda: not road.parked)
+    finally:
+        ticker.close()
