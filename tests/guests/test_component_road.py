@@ -317,6 +317,17 @@ def test_more_data_in_a_call_than_its_limit_is_a_limit(theater: Theater) -> None
     assert str(error) == "limit: init: call_data: init would carry more than 1000 bytes"
 
 
+def test_what_a_call_passes_counts_together(theater: Theater) -> None:
+    init = f"(call $tcp#send (i32.const 0) (i32.const 45) (i32.const 0) (i32.const SIZE) (i32.const 0x200)) {OK}"
+    fits, too_much = (
+        component(imports=["tcp#send"], init=init.replace("SIZE", str(size)), allocate="(i32.const 0x2000)")
+        for size in (4096 - 45, 4096 - 44)
+    )
+    limits = Limits(call_data=4096)
+    assert theater.spawn_guest(fits, limits=limits).is_alive()
+    assert str(fails(theater, too_much, limits=limits)).endswith("it passed 4097 bytes, and 4096 may be")
+
+
 def test_more_data_in_a_call_than_wasmtime_carries_is_a_limit_too(theater: Theater) -> None:
     init = f"(call $tcp#send (i32.const 0) (i32.const 1) (i32.const 0) (i32.const {8 << 20}) (i32.const 0x200)) {OK}"
     content = component(imports=("tcp#send",), init=init, memory='(memory (export "memory") 200)')

@@ -28,10 +28,10 @@ from tests.guests.wat_guests import (
     wasm,
     write_frame,
 )
-from tests.peers import TIMEOUT, receive_exactly, receive_to_end
+from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end
 from tests.support import Echo
 from theater_tcp import Options, Theater
-from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError
+from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError, by_kind
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
@@ -384,6 +384,21 @@ def test_contract_G3_a_trap_in_on_data_ends_that_guest_and_its_connections_and_n
     stage.until(lambda: stage.theater.metrics().connections == len(others))
 
 
+def test_contract_G3_no_call_enters_a_guest_that_has_trapped(stage: GuestStage, road: str) -> None:
+    stage.foresee_callback_failures()
+    victim = stage.guest(road, hold=["on-data"])
+    (_, first), (_, second) = crowd(stage, victim, 2)
+    first.sendall(b"data")
+    victim.expect("on_data", b"data")
+    second.sendall(b"waits in the mailbox")
+    stage.pass_turns()
+    victim.traps()
+    victim.ends()
+    assert victim.script.heard.empty()
+    assert end_of(second) == b""
+    assert stage.theater.metrics().guest_traps == 1
+
+
 def test_contract_G3_a_mistake_of_the_host_ends_the_guest_too_and_its_actor_with_it(
     stage: GuestStage, road: str
 ) -> None:
@@ -480,6 +495,22 @@ def test_contract_G3_an_error_that_a_callback_returns_ends_that_connection_alone
     assert stage.theater.metrics().guest_traps == 0
     assert all("Traceback" not in line for _name, line in stage.log.lines)
     assert spared.id
+
+
+def test_an_error_that_tells_of_the_connections_end_in_words_of_its_own_is_no_failure(
+    stage: GuestStage, road: str
+) -> None:
+    def answer(_actor: Any, connection: Any, _data: bytes) -> None:
+        cut(peer)
+        connection.send(b"answer")
+        raise by_kind["reset"]("before all was said")
+
+    owner = stage.guest(road, hooks={"on_data": answer})
+    _connection, peer = owner.meet(mode="active")
+    peer.sendall(b"question")
+    owner.expect("on_data", b"question")
+    owner.expect("on_close", "reset")
+    assert stage.theater.metrics().callback_failures == 0
 
 
 def test_an_error_that_on_close_returns_is_logged_and_nothing_more(stage: GuestStage, road: str) -> None:
