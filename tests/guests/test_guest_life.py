@@ -118,6 +118,14 @@ def handed_over(stage: GuestStage, guest_id: str) -> socket.socket:
     return peer
 
 
+def is_cut(stage: GuestStage, address: str) -> bool:
+    """Whether a new connection ends without a word."""
+    try:
+        return end_of(stage.dial(address)) == b""
+    except ConnectionResetError:  # before the system had said that it's there
+        return True
+
+
 # -- one for each connection ----------------------------------------------------------------------------------------
 
 
@@ -274,7 +282,7 @@ def test_a_connection_whose_guest_ends_before_it_has_it_is_cut(stage: GuestStage
         exports=f'(func (export "{CLIENT}#handle-connection") (param i32 i32) (result i32) (i32.const 0x100))',
     )
     address = stage.theater.listen_for(stage.spawn(road, ending, per_connection=True), "127.0.0.1:0").address
-    assert end_of(stage.dial(address)) == b""
+    assert is_cut(stage, address)
     stage.until(lambda: stage.theater.metrics().connections == 0)
 
 
@@ -294,7 +302,7 @@ def test_a_connection_for_which_its_guest_has_no_room_is_cut(stage: GuestStage, 
         server = stage.spawn(road, full, per_connection=True, pool=pool, limits=Limits(connections=1))
         address = stage.theater.listen_for(server, "127.0.0.1:0").address
         for _ in range(2):
-            assert end_of(stage.dial(address)) == b""
+            assert is_cut(stage, address)
         stage.until(lambda: living() == pool)
         assert stage.guest_errors()[-1].endswith("has 1 connections already")
 
