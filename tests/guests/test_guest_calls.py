@@ -274,9 +274,10 @@ def test_a_peer_that_resets_while_a_guest_sends_ends_it_with_reset(stage: GuestS
 def test_an_id_with_which_a_guest_is_done_is_kept_nowhere(stage: GuestStage, road: str) -> None:
     def kept() -> int:
         gc.collect()
-        return sum(type(each).__name__ == "GuestConnectionHandle" for each in gc.get_objects())
+        names = ("GuestConnectionHandle", "ListenerHandle")
+        return sum(type(each).__name__ in names for each in gc.get_objects())
 
-    guest, other = stage.guest(road), stage.owner("loop")
+    guest, other = stage.guest(road, limits=Limits(listeners=100)), stage.owner("loop")
     before = kept()
     for _ in range(5):
         closed, aborted, transferred = (guest.meet(mode="passive")[0] for _ in range(3))
@@ -284,7 +285,10 @@ def test_an_id_with_which_a_guest_is_done_is_kept_nowhere(stage: GuestStage, roa
         guest.call(aborted.abort)
         guest.call(transferred.transfer, other.ref)
         other.expect("handle_connection_transfer")
-    assert kept() - before <= 1
+    assert kept() - before <= 1 + 15  # and the listeners that are open yet
+    for listener in [guest.listen() for _ in range(5)]:
+        guest.call(listener.close)
+    assert kept() - before <= 1 + 15
 
 
 # -- options --------------------------------------------------------------------------------------------------------
@@ -359,6 +363,15 @@ def test_an_option_that_is_none_is_invalid_in_one_line_and_changes_nothing(stage
     assert connection._core.options == before
 
 
+@pytest.mark.parametrize("name", ["server_tls", "client_tls"])
+def test_a_guest_names_no_certificates(stage: GuestStage, road: str, name: str) -> None:
+    guest = stage.guest(road)
+    connection, _peer = pair(stage, guest)
+    assert guest.refused("tcp-ext#set-option", connection, name, "null") == (
+        f"invalid: {name}: certificates are for the manifest to name"
+    )
+
+
 def test_a_framing_that_is_none_is_invalid_and_changes_nothing(stage: GuestStage, road: str) -> None:
     guest = stage.guest(road)
     connection, peer = guest.meet(mode="passive", framing="line")
@@ -387,10 +400,10 @@ def test_a_text_of_a_mebibyte_costs_no_more_than_to_refuse_it(stage: GuestStage,
         ("tcp-ext#set-framing", connection.id, text, 0),
         ("tcp-ext#set-option", connection.id, text, "1"),
         ("tcp-ext#set-option", connection.id, "idle_timeout", text),
-        ("tcp#activate", text),
     ]
     for call in calls:
-        assert len(guest.refused(*call)) < 5000, call[0]
+        assert guest.refused(*call) == "invalid: a text of more than 1024 characters", call[0]
+    assert len(guest.refused("tcp#activate", text)) < 5000
 
 
 # -- transfer -------------------------------------------------------------------------------------------------------

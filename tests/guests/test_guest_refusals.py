@@ -243,6 +243,7 @@ BAD_CALLS: dict[str, tuple[bytes, ...]] = {
     "a result that is not aligned": (call_frame("tcp#close", USER, 1, RET + 2),),
     "a result of receive that is not aligned": (call_frame("tcp#receive", USER, 1, 5, RET + 1),),
     "a result of send that is not aligned to 8 bytes": (call_frame("tcp#send", USER, 1, USER, 1, RET + 4),),
+    "a result of send whose end is out of bounds": (call_frame("tcp#send", USER, 1, USER, 1, 0x1FFF8),),
     "an id whose end is out of bounds": (call_frame("tcp#send", 0x1FFF0, 45, USER, 1, RET),),
     "a result of self out of bounds": (call_frame("runtime#self", OUT_OF_BOUNDS),),
     "a text that is not UTF-8": (write_frame(USER, b"\xff\xfe\xfd"), call_frame("tcp#close", USER, 3, RET)),
@@ -436,6 +437,16 @@ def test_contract_G7_a_trap_is_logged_with_the_names_of_its_functions_and_the_pe
     assert "follow" in line
     assert "held" in line
     assert "unreachable" in line
+
+
+def test_what_breaks_a_rule_of_the_host_is_logged_with_the_functions_that_led_there(
+    stage: GuestStage, road: str
+) -> None:
+    outside = "(call $tcp#close (i32.const -16) (i32.const 45) (i32.const 0x200)) (i32.const 0x100)"
+    with pytest.raises(CallbackFailed, match=r"outside|out of bounds"):
+        stage.spawn(road, guest(imports=["tcp#close"], init=outside))
+    [text] = stage.guest_errors()
+    assert any(frame.endswith("!init") for frame in text.split("\n")[1:])
 
 
 FORGED = r"\1b[2J\1b[31mERROR\e2\80\ae\c2\85\r\n   9:    0x0 - forged\n   ERROR forged"

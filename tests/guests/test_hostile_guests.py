@@ -219,6 +219,7 @@ RESULTS: dict[str, tuple[bytes, int]] = {
     "out of bounds": (b"", OUT_OF_BOUNDS),
     "its end out of bounds": (b"", MEMORY_END - 4),
     "not aligned": (b"", USER + 2),
+    "not aligned, and an error": (b"\0\0" + struct.pack("<III", 1, USER, 1), USER + 2),
     "a case that there is not": (struct.pack("<III", 2, 0, 0), USER),
     "a case of 255": (struct.pack("<III", 255, 0, 0), USER),
     "an error out of bounds": (struct.pack("<III", 1, OUT_OF_BOUNDS, 1), USER),
