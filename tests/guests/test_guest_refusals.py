@@ -224,6 +224,11 @@ def test_what_no_limit_bounds_is_not_compiled(stage: GuestStage, road: str, more
         stage.load(road, guest(more=more))
 
 
+def test_a_memory_of_64_bit_addresses_is_not_compiled(stage: GuestStage) -> None:
+    with pytest.raises(InvalidArgument, match="can't be compiled"):
+        stage.theater.load_guest(guest(memory='(memory (export "memory") i64 1)'))
+
+
 def test_a_grant_that_there_is_not_is_refused_and_named(stage: GuestStage) -> None:
     with pytest.raises(InvalidArgument, match="files"):
         stage.theater.load_guest(guest(), grants=["files"])
