@@ -684,7 +684,7 @@ class Play:
             line.out += argument
             line.records += 2 + argument // RECORD
         elif foreseen:
-            line.end, line.ends_now = call, True
+            line.ends_now, line.end = True, call  # in this order: a line is forgotten where it ended and not only now
         try:
             result = CALLS[call](handle, data)
         except TheaterError as error:
