@@ -350,6 +350,7 @@ def test_spawn_returns_after_an_async_on_start_has_ended(theater: Theater, loop_
     assert diary[-1] == "start"
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 two threads can't make two of it")
 def test_an_actor_has_its_dict_before_another_thread_can_know_of_it(theater: Theater, kind: type[Diary]) -> None:
     class Fielded(kind):  # type: ignore[valid-type,misc]
         def on_start(self) -> None:
