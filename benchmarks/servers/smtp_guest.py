@@ -30,7 +30,7 @@ def main() -> None:
         behind = theater.listen_for(store, "127.0.0.1:0", backlog=BACKLOG, half_open=True).address
         guest = theater.spawn_guest(
             GUEST,
-            {"hostname": "mx.example.org", "store": behind, "require_tls": False},
+            {"hostname": "mx.example.org", "store": behind, "require_tls": False, "timeout": None},
             name="smtp-guest",
             grants=["clock"],
             limits=Limits(memory=16 << 20, cpu=2.0, connections=2),
@@ -39,7 +39,7 @@ def main() -> None:
             recycle_after=100,
             permissions=Permissions(enabled=True, allowlist=(behind,)),
         )
-        listener = theater.listen_for(guest, "127.0.0.1:0", backlog=BACKLOG, half_open=True)
+        listener = theater.listen_for(guest, "127.0.0.1:0", backlog=BACKLOG, half_open=True, receive_timeout=300)
         announce(int(listener.address.rpartition(":")[2]))
         theater.wait()
 
