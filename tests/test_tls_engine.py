@@ -771,7 +771,7 @@ def test_an_empty_record_is_neither_data_nor_an_end(handmade: Callable[[str], Ha
 def test_empty_records_without_end_are_not_endured(handmade: Callable[[str], Handmade]) -> None:
     made = handmade("1.3")
     made.pair.server.feed(b"".join(made.client.seal(b"") for _ in range(100)))
-    with pytest.raises(TlsFailed, match="record too small"):
+    with pytest.raises(TlsFailed, match=r"a record is wrong \("):
         made.pair.server.read(100)
 
 
@@ -994,7 +994,7 @@ def test_a_record_that_is_played_again_fails_the_connection_with_an_alert(contex
     record = pair.client.take_output()
     pair.server.feed(record + record)
     assert pair.server.read(100) == b"pay"
-    with pytest.raises(TlsFailed, match="bad record mac"):
+    with pytest.raises(TlsFailed, match=r"a record is wrong \("):
         pair.server.read(100)
     assert len(cut_records(pair.server.take_output())) == 1
 
@@ -1006,7 +1006,7 @@ def test_records_in_the_wrong_order_fail_the_connection(contexts: Contexts, vers
     pair.client.write(b"two")
     first, second = cut_records(pair.client.take_output())
     pair.server.feed(second + first)
-    with pytest.raises(TlsFailed, match="bad record mac"):
+    with pytest.raises(TlsFailed, match=r"a record is wrong \("):
         pair.server.read(100)
 
 

@@ -38,6 +38,9 @@ MAX_HELD = 1 << 20
 _ILLEGAL_PARAMETER = 47
 _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(\w+)|TLSV1_(UNRECOGNIZED_NAME|UNSUPPORTED_EXTENSION)")
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
+_BAD_RECORD = {"RECORD_LAYER_FAILURE", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "RECORD_TOO_SMALL"}
+"""OpenSSL's words for a record that is not as it was sent: from its version 3.2 on it has but the first for nearly all
+of these mistakes, also for one that never was a record."""
 
 
 class TlsInfo(msgspec.Struct, frozen=True):
@@ -383,8 +386,7 @@ class TlsEngine:
         else:
             self._failure = self._failed(error, "")
 
-    @staticmethod
-    def _failed(error: ssl.SSLError, at_eof: str) -> TlsFailed:
+    def _failed(self, error: ssl.SSLError, at_eof: str) -> TlsFailed:
         """The error in words that name the reason, not the place in OpenSSL's source."""
         if isinstance(error, ssl.SSLCertVerificationError):
             return TlsFailed(f"certificate verify failed: {_lowered(error.verify_message).rstrip('.')}")
@@ -395,7 +397,11 @@ class TlsEngine:
         if alert:
             return TlsFailed(f"the peer's alert: {(alert[1] or alert[2]).lower().replace('_', ' ')}")
         words = reason.lower().replace("_", " ") or "protocol error"
-        return TlsFailed(f"the peer's bytes are not TLS ({words})" if reason in _NOT_TLS else words)
+        if reason in _NOT_TLS or (reason == "RECORD_LAYER_FAILURE" and not self.secured):
+            words = f"the peer's bytes are not TLS ({words})"
+        elif reason in _BAD_RECORD:
+            words = f"a record is wrong ({words})"
+        return TlsFailed(words)
 
 
 def server_name_of(sslobject: ssl.SSLObject) -> str | None:

@@ -523,7 +523,7 @@ def test_contract_19_an_answer_to_what_came_with_a_forged_record_is_no_failure_o
     _, peer = owner.meet_tls("server", mode="active")
     peer.sock.sendall(peer.seal(b"good") + FORGED)
     assert owner.expect("on_data").value == b"good"
-    assert owner.expect("on_close").value == "tls: decryption failed or bad record mac"
+    assert owner.expect("on_close").value.startswith("tls: a record is wrong (")
     assert stage.theater.metrics().callback_failures == 0
 
 
@@ -531,7 +531,7 @@ def test_contract_12_a_receive_by_lines_hears_of_a_forged_record_behind_half_a_l
     owner = stage.owner(kind)
     connection, peer = owner.meet_tls("server", framing="line")
     peer.sock.sendall(peer.seal(b"half a line") + FORGED)
-    with pytest.raises(TlsFailed, match="bad record mac"):
+    with pytest.raises(TlsFailed, match="a record is wrong"):
         owner.call(connection.receive, 100)
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "--protocols": {"SSLv2", "SSLv3", "TLS1", "TLS1_1", "TLS1_2", "TLS1_3"},
-    "--std": {"cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW", "cipherlist_STRONG"},
-    "--pfs": {"PFS", "PFS_ciphers", "PFS_ECDHE_curves"},
+    "--std": {"cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW"},
+    "-f": {"FS", "FS_ciphers", "FS_ECDHE_curves"},  # of old "--pfs" and "PFS"
     "--server-defaults": {"cert_keySize", "cert_signatureAlgorithm", "cert_trust", "cert_chain_of_trust"},
-    "--server-preference": {"cipher_order", "protocol_negotiated", "cipher_negotiated"},
+    "--server-preference": {"cipher_order"},
     "--vulnerable": {
         *("heartbleed", "CCS", "ROBOT", "secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL"),
         *("fallback_SCSV", "SWEET32", "FREAK", "DROWN", "LOGJAM", "BEAST", "LUCKY13", "RC4"),
@@ -95,13 +95,18 @@ class Scan:
         """What it found, when it is done."""
         self._process.wait()
         said = json.loads(self._results.read_text())
-        return [Finding(entry["id"].partition(" ")[0], entry["severity"], entry["finding"]) for entry in said]
+        return [Finding(_name(entry["id"]), entry["severity"], entry["finding"]) for entry in said]
 
     def end(self) -> None:
         """End it, done or not, with what it has started; it cleans up behind itself."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait()
+
+
+def _name(entry: str) -> str:
+    name, _, _ = entry.partition(" ")
+    return name.removeprefix("P") if name.startswith("PFS") else name
 
 
 @pytest.fixture(scope="module")

@@ -272,7 +272,7 @@ def test_curl_requires_tls_and_gets_it(served: Served, ca: str, way: str, scheme
     _, port = host_and_port(getattr(served, way))
     only = ("--ssl-reqd", f"--tlsv{version}", "--tls-max", version)
     code, said = curl(f"{scheme}://localhost:{port}", ca, *only)
-    assert "SSL certificate verify ok" in said
+    assert re.search("SSL certificate (verify ok|verified)", said)
     assert f"< 250 TLSv{version} " in said
     assert code == 0
 
@@ -281,7 +281,8 @@ def test_curl_requires_tls_and_gets_it(served: Served, ca: str, way: str, scheme
 def test_curl_takes_no_certificate_of_a_stranger(served: Served, certificates: Certificates) -> None:
     code, _ = curl(f"smtp://{served.starttls}", str(certificates.untrusted_ca), "--ssl-reqd")
     assert code == 60  # the peer's certificate can't be authenticated
-    assert served.ending() == "tls: the peer's alert: unknown ca"
+    # Newer ones look at it when the handshake is done, and go without a word.
+    assert served.ending() in ("tls: the peer's alert: unknown ca", "tls-truncated", "reset")
 
 
 # -- asyncio ------------------------------------------------------------------------------------------------------
