@@ -18,8 +18,6 @@ from theater_tcp.guest.outcome import GuestTrap, Outcome
 from theater_tcp.guest.trap_text import backtrace_of, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from theater_tcp.guest.calls import GuestCalls
     from theater_tcp.guest.core_callbacks import CoreRoad
     from theater_tcp.guest_settings import Limits
@@ -152,10 +150,10 @@ class Suspendable:
             if road.parked:
                 road.unpark()
             road.current = self
-            # The time of the thread costs three times as much to ask for as the time of day, so it's asked for only
-            # when the guest has run for some time. Most never do.
-            clock = perf_counter if self._used < self._rough else thread_time
-            began = clock()
+            # The thread's own time costs three times as much to ask for as the time of day, so it's asked for only when
+            # the guest has run for some while. Most never do.
+            own = thread_time() if self._used >= self._rough else None
+            began = perf_counter()
             try:
                 ended = inner.poll(future)
             finally:
@@ -170,8 +168,8 @@ class Suspendable:
                 self.awaited = self._ask(asked)
                 if self.awaited is not None:
                     return Outcome.WAITING
-                ran = clock() - began
-                self._account(ran, clock)
+                ran = perf_counter() - began
+                self._account(ran, own)
                 at_once -= 1
                 spent += ran
                 if not at_once or spent > SLICE:
@@ -181,26 +179,27 @@ class Suspendable:
             if self.fault is not None:
                 self._abandon_call()
                 raise self._fault()
-            ran = clock() - began
-            self._account(ran, clock)
+            ran = perf_counter() - began
+            self._account(ran, own)
             if ran < SLICE and self.ticks != road.ticks:
                 self.ticks = road.ticks  # it was another guest's time that had run out
                 continue
             self._yielded()
             return Outcome.YIELDED
 
-    def _account(self, ran: float, clock: Callable[[], float]) -> None:
+    def _account(self, ran: float, own: float | None) -> None:
         """Add to the CPU time that the guest took since it waited last; what it asked for and had at once counts too.
 
         Args:
-            ran: seconds by the clock.
-            clock: the time of day has in it what the thread waited for a processor, which is not the guest's fault: a
-                stretch that was measured by it ends no guest, and counts for two slices at most, which is the longest.
+            ran: seconds by the time of day. In it is what the thread waited for a processor, which is not the guest's
+                fault: so they end no guest, and count for two slices at most, which is the longest stretch.
+            own: the thread's own time when the stretch began, which counts in their place; None: it wasn't asked for.
         """
-        self._used += ran
-        if clock is perf_counter:
-            self._used = min(self._used, 2 * SLICE, self.limits.cpu)
-        elif self._used > self.limits.cpu:
+        if own is None:
+            self._used = min(self._used + ran, 2 * SLICE, self.limits.cpu)
+            return
+        self._used += thread_time() - own
+        if self._used > self.limits.cpu:
             self._abandon_call()
             raise GuestTrap(f"limit: cpu: it ran for {self.limits.cpu:g} s without waiting for anything")
 
