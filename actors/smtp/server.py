@@ -167,16 +167,24 @@ class SmtpServer(TcpActor):
         if self._batch is not None:
             with suppress(Exception):  # told by tell()
                 await self._batch.outcome
-            for client in self._batch.clients:
-                self._discard(client)
-        for client in self._clients.values():
-            self._discard(client)
-        self._maildir.close()
+        self._give_up()
 
     def on_failure(self, *_error: object) -> None:
-        """Let the Maildir go, as soon as the worker thread has let go of it."""
+        """Give up what is unfinished, as soon as the worker thread has let go of it."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._batch is None:
+            self._give_up()
+        else:
+            self._batch.outcome.on_done(lambda _: self._give_up())
+
+    def _give_up(self) -> None:
+        """Leave nothing of what is unfinished. The Maildir goes last, for a draft is removed from its open folder."""
+        clients = [*self._clients.values(), *(client for client, _ in self._waiting)]
+        if self._batch is not None:
+            clients += self._batch.clients
+        for client in clients:
+            self._discard(client)
         self._maildir.close()
 
     def _listen(self) -> None:

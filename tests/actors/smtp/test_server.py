@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pykka
 import pytest
 
 from actors.smtp import ServerSettings, Session
@@ -540,6 +541,58 @@ def test_a_server_that_is_stopped_leaves_no_half_message(tmp_path: Path, monkeyp
         assert [client.reply(), other.reply()] == ["", ""]
         assert served.begun() == []
         assert served.delivered() == []
+
+
+def test_a_server_that_is_stopped_leaves_nothing_of_a_part_that_waited_behind_others_when_its_sender_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    chunk = b"BDAT 9000\r\n" + (b"x" * 898 + b"\r\n") * 10
+    with serving(tmp_path, spool_size=4096) as served, served.dial() as other, served.dial() as last:
+        with served.dial() as client:
+            disk.release()
+            assert client.ask(GREETED + ENVELOPE + chunk + b"NOOP\r\n", 5)[3:] == ["250 2.0.0"] * 2
+            disk.wait()
+            assert len(served.begun()) == 1
+            other.open_message()
+            other.send(MESSAGE)
+            disk.wait()
+            assert client.ask(chunk) == ["250 2.0.0"]  # it is read, and waits behind the other's message
+            reset_at_close(client)
+        assert last.ask(b"NOOP\r\n") == ["250 2.0.0"]
+        stopped = served.server.stop(block=False)
+        disk.release()
+        assert stopped.get(timeout=TIMEOUT_S)
+        assert served.begun() == []
+
+
+def test_a_server_that_failed_leaves_no_half_message_and_no_open_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    part = (b"x" * 898 + b"\r\n") * 10
+    with serving(tmp_path, spool_size=4096) as served, served.dial() as idle, served.dial() as storing:
+        disk.release()
+        chunk = b"BDAT %d\r\n%s" % (len(part), part)
+        assert idle.ask(GREETED + ENVELOPE + chunk + b"NOOP\r\n", 5)[3:] == ["250 2.0.0"] * 2
+        disk.wait()
+        storing.open_message()
+        storing.send(part)
+        disk.wait()
+        served.server.tell(pykka.messages.ProxyCall(attr_path=("no_such_thing",), args=(), kwargs={}))
+        assert [idle.reply(), storing.reply()] == ["", ""]
+        disk.release()
+        eventually(lambda: served.begun() == [])
+        eventually(lambda: str(served.maildir) not in open_files())
+
+
+def open_files() -> str:
+    """The paths of the files that this process has open."""
+    paths = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one of the folder itself
+            paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return "\n".join(paths)
 
 
 def test_the_constructor_takes_every_setting_and_no_other() -> None:
