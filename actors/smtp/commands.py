@@ -52,9 +52,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAIL_ALLOWANCE = 26 + 17 + 10
 """Octets that extensions add to a MAIL command: SIZE (RFC 1870, 3), BODY (RFC 6152, 2), SMTPUTF8 (RFC 6531, 3.1)."""
 MAX_PATH = 256
-"""Octets of a path with its punctuation (RFC 5321, 4.5.3.1.3)."""
-MAX_DOMAIN = 255
-"""Octets of a domain (RFC 5321, 4.5.3.1.2)."""
+"""Octets of a path with its punctuation (RFC 5321, 4.5.3.1.3), so that a domain in it has no more than its 255."""
 
 
 class Mail(msgspec.Struct, frozen=True, gc=False):
@@ -172,7 +170,7 @@ def parse_bdat(argument: str) -> tuple[int, bool]:
 
 def _mailbox(local: str, domain: str, refusal: bytes) -> str:
     address = f"{local}@{domain}"
-    if len(address) * 4 > MAX_PATH - 2 and (len(address.encode()) > MAX_PATH - 2 or len(domain.encode()) > MAX_DOMAIN):
+    if len(address) * 4 > MAX_PATH - 2 and len(address.encode()) > MAX_PATH - 2:
         raise Refused(refusal)
     if domain[0] == "[" and not _is_literal(domain[1:-1]):
         raise Refused(refusal)

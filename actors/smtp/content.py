@@ -90,8 +90,7 @@ class Content:
         """The last chunk is in. A last line without CR LF gets one, for in a mailbox it would run into what follows."""
         if len(self._carry) > len(_CRLF) or self._carry[:1] == _MID_LINE:
             self._judge(self._carry, is_stuffed=False)
-            if not self.is_faulty:
-                self._keep(b"\n")
+            self._keep(b"\n")
 
     @property
     def is_faulty(self) -> bool:
@@ -131,7 +130,7 @@ class Content:
             self._judge(text[: last + 2], is_stuffed=is_stuffed)
             text = text[last:]
         # A stuffed dot and a CR that may belong to the line's end do not count: 2 for CR LF in front, 2 for them.
-        if len(text) > self._max_line + 2 or text[:1] == _MID_LINE:
+        if len(text) > self._max_line + 2:
             self._has_long_line = True
             pending = text[-1:] if text.endswith(b"\r") else b""
             self._judge(text[: len(text) - len(pending)], is_stuffed=is_stuffed)

@@ -21,6 +21,7 @@ GOOD = [
     '"a@b>c"@example.org',
     '""@example.org',
     r'"a\"b\\c"@example.org',
+    r'"\a\ "@example.org',
     '"a..b"@example.org',
     "a@1.2.3.x4",
     "a@x-y.example",
@@ -70,6 +71,7 @@ BAD = [
     "a@" + ".".join(["x" * 60] * 5),
     "a" * 200 + "@" + "x" * 60,
     "é" * 122 + "@example.org",
+    "例" * 81 + "@example.org",
 ]
 
 
@@ -130,6 +132,14 @@ def test_a_source_route_is_dropped(route: str) -> None:
 def test_one_space_after_the_colon_and_any_after_the_address_are_forgiven() -> None:
     assert parse_mail("from: <a@example.org>  ") == Mail("a@example.org", {})
     assert parse_rcpt("to: <a@example.org> ") == Recipient("a@example.org", "example.org")
+
+
+@pytest.mark.parametrize("argument", ["  <a@example.org>", " <a@example.org>SIZE=1", " < a@example.org>"])
+def test_no_other_space_is_forgiven(argument: str) -> None:
+    with pytest.raises(Refused):
+        parse_mail(f"FROM:{argument}")
+    with pytest.raises(Refused):
+        parse_rcpt(f"TO:{argument}")
 
 
 def test_parameters_come_by_their_names_in_upper_case() -> None:

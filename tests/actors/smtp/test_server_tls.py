@@ -18,7 +18,7 @@ from tests.actors.smtp.test_session_tls import INJECTED, STARTTLS
 from tests.certificates_fixture import Certificates
 from tests.peers import eventually
 from tests.tls_peer import TlsPeer, client_context
-from theater_tcp import Theater, TheaterError
+from theater_tcp import Options, ServerTls, Settings, Theater, TheaterError
 
 
 @pytest.fixture
@@ -390,11 +390,12 @@ def test_who_speaks_plaintext_where_tls_begins_with_the_first_byte_is_not_heard(
         assert b"250" not in client.rest()
 
 
+@pytest.mark.parametrize("server_tls", [None, ServerTls(enabled=False)], ids=["none", "switched off"])
 @pytest.mark.parametrize("addresses", [["127.0.0.1:0"], ["127.0.0.1:0", "[::1]:0"]])
 def test_without_a_certificate_a_listener_for_tls_refuses_the_start_in_one_line(
-    tmp_path: Path, addresses: list[str]
+    tmp_path: Path, addresses: list[str], server_tls: ServerTls | None
 ) -> None:
-    with Theater() as theater:
+    with Theater(Settings(options=Options(server_tls=server_tls))) as theater:
         with pytest.raises(TheaterError) as refused:
             theater.spawn(SmtpServer, maildir=str(tmp_path), implicit_tls=addresses)
         assert theater.listeners() == []

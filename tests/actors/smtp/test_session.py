@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.smtp import LocalDomains, Session, SessionSettings
+from actors.smtp import LocalDomains, Session, SessionSettings, Step
+from actors.smtp.commands import Recipient
 from tests.actors.smtp.driver import (
     ENVELOPE,
     GREETED,
@@ -53,7 +54,7 @@ def test_helo_lists_no_extension() -> None:
     assert Client().send(b"HELO client.example.net\r\n") == b"250 mx.example.org\r\n"
 
 
-@pytest.mark.parametrize("name", ["client.example.net", "My_PC", "[192.0.2.1]", "[IPv6:2001:db8::1]", "localhost "])
+@pytest.mark.parametrize("name", ["client.example.net", "My_PC", "[192.0.2.1]", "[IPv6:2001:db8::1]", " localhost "])
 def test_a_client_may_call_itself_by_any_name_or_address_literal(name: str) -> None:
     assert Client().codes(f"EHLO {name}\r\n".encode()) == ["250"]
 
@@ -91,6 +92,20 @@ def test_a_second_ehlo_drops_the_message_under_way() -> None:
     assert client.codes(GREETED + b"DATA\r\n") == ["250", "503 5.5.1"]
 
 
+@pytest.mark.parametrize("command", [b"EHLO two words\r\n", b"HELO two words\r\n"])
+def test_a_refused_greeting_leaves_all_as_it_was(command: bytes) -> None:
+    client = ready()
+    assert client.codes(command + b"DATA\r\nx\r\n.\r\n") == ["501 5.5.4", "354", "250 2.0.0"]
+    assert client.messages[0][0].protocol == "ESMTP"
+    plain = Client()
+    assert plain.codes(b"HELO c\r\n" + command + b"MAIL FROM:<> SIZE=1\r\n") == ["250", "501 5.5.4", "555 5.5.4"]
+
+
+def test_helo_takes_back_what_ehlo_asked_for() -> None:
+    client = greeted()
+    assert client.codes(b"HELO c\r\nMAIL FROM:<> SIZE=1\r\n") == ["250", "555 5.5.4"]
+
+
 # -- the order of commands ----------------------------------------------------------------------------------------
 
 
@@ -121,6 +136,7 @@ def test_what_is_not_about_a_message_is_answered_at_any_time(command: bytes, cod
     ("command", "code"),
     [
         (b"VRFY", "501 5.5.4"),
+        (b"VRFY  ", "501 5.5.4"),
         (b"RSET now", "501 5.5.4"),
         (b"DATA now", "501 5.5.4"),
         (b"QUIT now", "501 5.5.4"),
@@ -212,6 +228,9 @@ def test_storing_that_was_not_asked_for_is_a_mistake_of_the_driver() -> None:
     for answer in (session.stored, lambda: session.delivered("x"), lambda: session.failed(b"450 no\r\n")):
         with pytest.raises(RuntimeError, match="no such delivery"):
             answer()
+    session.receive(b"DATA\r\nx\r\n.\r\n")
+    with pytest.raises(RuntimeError, match="no such delivery"):
+        session.stored()  # it was the whole message
 
 
 def test_many_messages_go_through_one_connection() -> None:
@@ -283,6 +302,19 @@ def test_a_source_route_is_accepted_and_dropped() -> None:
     assert (envelope.sender, envelope.recipients) == ("a@z.org", ("b@example.org",))
 
 
+def test_the_policy_hears_who_sends_to_whom_and_its_reply_is_the_refusal() -> None:
+    asked = []
+
+    class Nobody:
+        def refusal(self, sender: str, recipient: Recipient) -> bytes:
+            asked.append((sender, recipient))
+            return b"450 4.2.0 Not now\r\n"
+
+    session = Session(SETTINGS, PEER, Nobody())
+    assert session.receive(GREETED + ENVELOPE).reply.endswith(b"\r\n450 4.2.0 Not now\r\n")
+    assert asked == [("a@example.net", Recipient("b@example.org", "example.org"))]
+
+
 # -- SIZE, 8BITMIME, SMTPUTF8 -------------------------------------------------------------------------------------
 
 
@@ -335,7 +367,7 @@ def test_an_address_beyond_ascii_needs_smtputf8() -> None:
 def test_with_smtputf8_addresses_come_through_in_utf_8() -> None:
     client = greeted()
     assert client.codes(
-        "MAIL FROM:<jürgen@exämple.net> SMTPUTF8 BODY=8BITMIME\r\nRCPT TO:<用户@example.org>\r\n".encode()
+        "MAIL FROM:<jürgen@exämple.net> SMTPUTF8 body=8bitmime\r\nRCPT TO:<用户@example.org>\r\n".encode()
     ) == ["250 2.1.0", "250 2.1.5"]
     client.send(b"DATA\r\nx\r\n.\r\n")
     envelope = client.messages[0][0]
@@ -394,8 +426,37 @@ def test_a_refused_chunk_is_read_over(before: bytes) -> None:
     assert not client.is_closed
 
 
+def test_a_refused_chunk_is_an_error_as_others_are_and_the_next_one_is_judged_by_itself() -> None:
+    client = greeted()
+    assert client.codes(b"BDAT 1\r\nx" + ENVELOPE + b"BDAT 1 LAST\r\nx")[-1] == "250 2.0.0"
+    client = Client(settings(max_errors=2))
+    assert client.codes(b"BDAT 1\r\nxBDAT 1\r\nxNOOP\r\n") == ["503 5.5.1", "421 4.7.0"]
+    assert client.is_closed
+
+
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 6 LAST\r\n"])
+def test_what_comes_next_belongs_to_a_message_up_to_its_end(begin: bytes) -> None:
+    client = ready()
+    assert not client.session.is_in_content
+    client.send(begin + b"x\r\n")
+    assert client.session.is_in_content
+    client.send(b".\r\n")
+    assert not client.session.is_in_content
+    assert len(client.messages) == 1
+
+
 @pytest.mark.parametrize(
-    "line", [b"BDAT", b"BDAT x", b"BDAT -1", b"BDAT 1 FIRST", b"BDAT 5LAST", b"BDAT 99999999999999999999", b"BDAT\t5"]
+    "line",
+    [
+        b"BDAT",
+        b"bdat x",
+        b"BDAT x",
+        b"BDAT -1",
+        b"BDAT 1 FIRST",
+        b"BDAT 5LAST",
+        b"BDAT 99999999999999999999",
+        b"BDAT\t5",
+    ],
 )
 def test_a_bdat_without_a_size_closes_the_connection_for_its_chunk_would_be_taken_for_commands(line: bytes) -> None:
     client = ready()
@@ -448,18 +509,32 @@ def test_a_command_line_may_have_512_octets_and_no_more() -> None:
     assert client.codes(b"NOOP " + b"x" * 506 + b"\r\nNOOP\r\n") == ["500 5.5.2", "250 2.0.0"]
 
 
-def test_mail_may_be_longer_by_what_the_extensions_add() -> None:
-    command = b"MAIL FROM:<a@example.net> SIZE=1 BODY=8BITMIME SMTPUTF8"
+@pytest.mark.parametrize("verb", [b"MAIL FROM", b"mail from"])
+def test_mail_may_be_longer_by_what_the_extensions_add(verb: bytes) -> None:
+    command = verb + b":<a@example.net> SIZE=1 BODY=8BITMIME SMTPUTF8"
     assert greeted().codes(command + b" " * (565 - len(command) - 2) + b"\r\n") == ["250 2.1.0"]
     assert greeted().codes(command + b" " * (566 - len(command) - 2) + b"\r\n") == ["500 5.5.2"]
 
 
+@pytest.mark.parametrize(
+    "filler", [b" " * 1000, b"x" + "é".encode() * 499 + b"x", b"\xff" * 1000], ids=["ASCII", "UTF-8", "no UTF-8"]
+)
 @pytest.mark.parametrize("cut", [100, 512, 563, 564, 565, 566, 700, 1025, 1026])
-def test_a_line_that_is_too_long_is_so_however_it_comes(cut: int) -> None:
-    line = b"MAIL FROM:<a@example.net>" + b" " * 1000 + b"\r\n"
+def test_a_line_that_is_too_long_is_so_however_it_comes(cut: int, filler: bytes) -> None:
+    line = b"MAIL FROM:<a@example.net>" + filler + b"\r\n"
     client = greeted()
     assert client.send(line[:cut]) == b""
-    assert client.codes(line[cut:]) == ["500 5.5.2"]
+    assert client.send(line[cut:]) == b"500 5.5.2 Command line too long\r\n"
+
+
+@pytest.mark.parametrize("cut", [0, 100, 700])
+def test_a_line_that_is_too_long_and_no_line_is_refused_as_the_latter_however_it_comes(cut: int) -> None:
+    line = b"NOOP " + b"x" * 600 + b"\n" + b"x" * 200 + b"\r\n"
+    client = Client()
+    client.send(line[:cut])
+    client.send(line[cut:])
+    assert client.output.startswith(b"500 5.5.2 A line ends with CR LF")
+    assert client.output.count(b"\r\n") == 1
 
 
 def test_a_command_line_without_end_is_not_held_in_memory() -> None:
@@ -605,6 +680,21 @@ def test_a_silent_client_is_told_why_it_is_closed() -> None:
     assert client.session.time_out().reply == b""
 
 
+def test_a_session_that_ends_while_a_message_is_stored_waits_for_it_no_longer() -> None:
+    client = ready()
+    assert client.session.receive(b"DATA\r\nx\r\n.\r\n").delivery is not None
+    step = client.session.time_out()
+    assert (step.delivery, step.close) == (None, True)
+    with pytest.raises(RuntimeError, match="no such delivery"):
+        client.session.delivered("x")
+
+
+def test_after_the_end_of_a_session_a_shutdown_asks_for_nothing() -> None:
+    client = ready()
+    client.send(b"QUIT\r\n")
+    assert client.session.shut_down() == Step()
+
+
 def test_a_shutdown_between_commands_closes_at_once() -> None:
     step = ready().session.shut_down()
     assert codes_of(step.reply) == ["421 4.3.2"]
@@ -637,7 +727,7 @@ def test_a_shutdown_while_a_message_is_stored_waits_for_it() -> None:
     client = ready()
     step = client.session.receive(b"DATA\r\nhello\r\n.\r\nNOOP\r\n")
     assert step.delivery is not None
-    assert client.session.shut_down().reply == b""
+    assert client.session.shut_down() == Step()
     step = client.session.delivered("x")
     assert codes_of(step.reply) == ["250 2.0.0", "421 4.3.2"]
     assert step.close
