@@ -366,7 +366,11 @@ def test_where_tls_is_required_and_there_is_no_certificate_the_log_says_so(
 @by_both
 @pytest.mark.parametrize("require_tls", [True, False])
 def test_tls_may_begin_with_the_first_byte_on_a_listener_of_its_own(
-    tmp_path: Path, certificates: Certificates, trust: ssl.SSLContext, require_tls: bool
+    tmp_path: Path,
+    certificates: Certificates,
+    trust: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
+    require_tls: bool,
 ) -> None:
     init: dict[str, Any] = {"implicit_tls": ["127.0.0.1:0"], "require_tls": require_tls}
     with (
@@ -380,6 +384,7 @@ def test_tls_may_begin_with_the_first_byte_on_a_listener_of_its_own(
         assert "STARTTLS" in extensions(other)
         assert client.ask(STARTTLS + ENVELOPE + b"DATA\r\n" + MESSAGE, 5)[::4] == ["503 5.5.1", "250 2.0.0"]
         assert b" with ESMTPS id " in served.delivered()[0]
+    assert "require_tls" not in caplog.text
 
 
 @by_both

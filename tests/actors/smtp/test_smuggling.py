@@ -110,11 +110,12 @@ def test_a_command_with_a_bare_cr_or_lf_is_one_refused_command(bare: bytes, is_s
         client.send(piece)
     assert client.output.count(b"\r\n") == 1
     assert client.output.startswith(b"500 5.5.2 A line ends with CR LF")
-    assert client.codes(b"RCPT TO:<b@example.org>\r\n") == ["503 5.5.1"]
+    assert client.codes(b"RCPT TO:<b@example.org>\r\nNOOP\r\n") == ["503 5.5.1", "250 2.0.0"]
 
 
-def test_who_ends_a_line_with_lf_alone_is_told_at_once() -> None:
-    assert Client().codes(b"EHLO x\n") == ["500 5.5.2"]
+@pytest.mark.parametrize("line", [b"EHLO x\n", b"EHLO\rx", b"EHLO x\r\r"], ids=repr)
+def test_who_ends_a_line_with_another_end_is_told_at_once(line: bytes) -> None:
+    assert Client().codes(line) == ["500 5.5.2"]
 
 
 def test_a_bare_lf_before_bdat_does_not_turn_its_chunk_into_commands() -> None:
