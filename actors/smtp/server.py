@@ -377,8 +377,7 @@ class SmtpServer(TcpActor):
         """The worker thread is through with a client's job."""
         client.is_storing = False
         if client.is_gone:
-            if not job.is_last:
-                self._discard(client)
+            self._discard(client)  # what was delivered is no draft any more, and stays
             return
         client.tick = self._tick
         self._follow_if_there(client, self._tell(client, job, failure))

@@ -249,7 +249,7 @@ class Session:
         raise _Broken(f"protocol: the server sent a reply before its command{'' if reply is None else f': {reply}'}")
 
     def _take(self, awaited: _Awaited, reply: Reply) -> None:
-        if reply.code == 421 and awaited.step != "quit":
+        if reply.code == 421:
             self._refuse(reply)
             self._end()
             return
@@ -272,7 +272,7 @@ class Session:
                 self._on_end(reply)
             case "quit":
                 self._end()
-        if not (self._is_over or self._starts_tls or self._is_sending):
+        if not self._is_over:
             self._go_on()
 
     # -- before the message ---------------------------------------------------------------------------------------
@@ -300,7 +300,6 @@ class Session:
 
     def _on_helo(self, reply: Reply) -> None:
         if reply.kind == 2:
-            self._extensions = Extensions()
             self._begin()
         else:
             self._refuse(_negative(reply, "the reply to HELO"))
@@ -361,8 +360,7 @@ class Session:
             self._refuse(_negative(reply, "the reply to DATA"))
 
     def _on_end(self, reply: Reply) -> None:
-        if not self._undecided:
-            return  # it was a message for nobody
+        # Nothing is decided by it where it was a message for nobody.
         if reply.kind == 2:
             self._decide("accepted", reply.code, reply.enhanced, reply.text)
         else:
@@ -404,7 +402,6 @@ class Session:
     def _go_on(self) -> None:
         """Send the commands that may go out now."""
         if not self._undecided:
-            self._commands.clear()
             if not self._awaited:
                 self._say("quit", "QUIT")
             return

@@ -128,6 +128,14 @@ def test_threads_and_maildirs_beside_each_other_never_share_a_name(tmp_path: Pat
     assert len(names_in(tmp_path / "new")) == 200
 
 
+def test_two_maildirs_give_no_name_twice_though_all_else_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_123_456_789)
+    with opened(tmp_path) as first, opened(tmp_path) as second:
+        assert first.draft().name != second.draft().name
+
+
 # -- the way to the disk ------------------------------------------------------------------------------------------
 
 
@@ -183,6 +191,41 @@ def test_without_fsync_nothing_waits_for_the_disk(tmp_path: Path, monkeypatch: p
     assert calls == ["writev", "rename"]
 
 
+def open_descriptors() -> list[str]:
+    return os.listdir("/proc/self/fd")
+
+
+def test_nothing_stays_open_behind_a_maildir_and_its_drafts(tmp_path: Path) -> None:
+    before = len(open_descriptors())
+    with opened(tmp_path / "deep" / "mail") as maildir:
+        given_up = maildir.draft()
+        maildir.store([Job(given_up, [b"x"], False)])
+        given_up.discard()
+        assert deliver(maildir, b"y").descriptor == given_up.descriptor == -1
+        assert len(open_descriptors()) == before + 2
+    assert len(open_descriptors()) == before
+
+
+def test_nothing_stays_open_behind_a_maildir_that_could_not_be_opened_or_whose_store_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = len(open_descriptors())
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(MaildirUnusable):
+        Maildir(tmp_path)
+    monkeypatch.undo()
+    assert len(open_descriptors()) == before
+    with opened(tmp_path) as maildir:
+        draft = maildir.draft()
+        with pytest.raises(TypeError):
+            maildir.store([Job(draft, ["no bytes"], True)])  # type: ignore[list-item]
+        draft.discard()
+    assert len(open_descriptors()) == before
+
+
 # -- what goes wrong ----------------------------------------------------------------------------------------------
 
 
@@ -227,6 +270,42 @@ def test_a_failure_at_any_step_leaves_nothing_of_the_message(
             assert names_in(tmp_path / "new") == [drafts[1].name]
         assert names_in(tmp_path / "tmp") == []
         deliver(maildir, b"the next one\n")
+
+
+def test_a_file_of_the_same_name_is_not_written_to(tmp_path: Path) -> None:
+    with opened(tmp_path) as maildir:
+        draft = maildir.draft()
+        (tmp_path / "tmp" / draft.name).write_text("another's")
+        (failure,) = maildir.store([Job(draft, [b"x"], True)])
+    assert str(failure) == "file exists"
+    assert (tmp_path / "tmp" / draft.name).read_text() == "another's"
+
+
+def test_a_draft_whose_file_somebody_removed_is_discarded_all_the_same(tmp_path: Path) -> None:
+    with opened(tmp_path) as maildir:
+        draft = maildir.draft()
+        maildir.store([Job(draft, [b"x"], False)])
+        (tmp_path / "tmp" / draft.name).unlink()
+        draft.discard()
+
+
+def test_what_another_process_removes_at_the_same_time_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path):
+        pass
+    for name in ("one", "two"):
+        (tmp_path / "tmp" / name).write_text("half a message")
+        os.utime(tmp_path / "tmp" / name, (0, 0))
+    real = os.unlink
+
+    def unlink(name: str, **folder: int) -> None:
+        real(name, **folder)  # the other process
+        real(name, **folder)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with opened(tmp_path):
+        assert names_in(tmp_path / "tmp") == []
 
 
 def test_a_write_that_the_system_takes_half_is_a_failure_and_leaves_nothing(tmp_path: Path) -> None:

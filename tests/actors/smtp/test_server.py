@@ -22,11 +22,12 @@ import pytest
 from actors.smtp import ServerSettings, Session
 from actors.smtp.maildir import DeliveryFailed, Job, Maildir
 from actors.smtp.server import SmtpServer
-from tests.actors.smtp.driver import ENVELOPE, GREETED
+from tests.actors.smtp.driver import ENVELOPE, GREETED, codes_of
 from tests.actors.smtp.serving import TIMEOUT_S, Dialog, by_both, serving
 from tests.actors.smtp.test_smuggling import NOT_THE_END, SMUGGLED
 from tests.peers import eventually
 from theater_tcp import Theater, TheaterError
+from theater_tcp.testing import Stage
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n.\r\n"
 both_ways = pytest.mark.parametrize("fsync", [True, False], ids=["fsync", "no fsync"])
@@ -298,7 +299,9 @@ def test_a_part_whose_sender_left_while_it_was_stored_goes_away(
 
 @by_both
 @both_ways
-def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool) -> None:
+def test_a_full_disk_is_told_as_such_to_the_client_and_to_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fsync: bool
+) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -307,6 +310,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
         client.open_message()
         assert client.ask(MESSAGE) == ["452 4.3.1"]
         assert served.begun() == []
+    assert f"{served.maildir}: not stored: no space left on device" in caplog.text
 
 
 @by_both
@@ -524,7 +528,9 @@ def test_a_client_may_come_by_a_unix_socket(tmp_path: Path) -> None:
         assert b"Received: from client.example.net (unix)\n" in served.delivered()[0]
 
 
-def test_a_server_that_is_stopped_leaves_no_half_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_stopped_leaves_no_half_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     disk = SlowDisk(monkeypatch)
     with serving(tmp_path, spool_size=4096) as served, served.dial() as client, served.dial() as other:
         for dialog in (other, client):
@@ -541,6 +547,7 @@ def test_a_server_that_is_stopped_leaves_no_half_message(tmp_path: Path, monkeyp
         assert [client.reply(), other.reply()] == ["", ""]
         assert served.begun() == []
         assert served.delivered() == []
+    assert "Traceback" not in caplog.text
 
 
 def test_a_server_that_is_stopped_leaves_nothing_of_a_part_that_waited_behind_others_when_its_sender_left(
@@ -593,6 +600,14 @@ def open_files() -> str:
         with suppress(FileNotFoundError):  # the one of the folder itself
             paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     return "\n".join(paths)
+
+
+def test_where_no_domains_are_named_mail_is_accepted_for_the_own_name_alone(tmp_path: Path) -> None:
+    with Stage() as stage:
+        stage.listen_for(stage.spawn(SmtpServer, maildir=str(tmp_path), hostname="mx.example.org"), "127.0.0.1:25")
+        peer = stage.dial("127.0.0.1:25")
+        peer.send(GREETED + b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<b@mx.example.org>\r\n")
+        assert codes_of(peer.receive())[3:] == ["550 5.7.1", "250 2.1.5"]
 
 
 def test_the_constructor_takes_every_setting_and_no_other() -> None:

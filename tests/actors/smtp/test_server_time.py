@@ -23,13 +23,15 @@ TIMEOUT_S = 80.0
 
 
 @contextmanager
-def waiting(folder: Path, certificates: Certificates | None = None, **init: Any) -> Iterator[Stage]:
+def waiting(
+    folder: Path, certificates: Certificates | None = None, options: dict[str, Any] | None = None, **init: Any
+) -> Iterator[Stage]:
     """A stage with a server that waits for 80 to 90 seconds."""
     tls = None
     if certificates is not None:
         tls = ServerTls(**msgspec.structs.asdict(certificates.server), auto_handshake=False)
-    options = Options(server_tls=tls, handshake_timeout=1000)
-    with Stage(Settings(options=options)) as stage:
+    all_options = Options(server_tls=tls, handshake_timeout=1000, **options or {})
+    with Stage(Settings(options=all_options)) as stage:
         server = stage.spawn(SmtpServer, maildir=str(folder), domains=["example.org"], timeout=TIMEOUT_S, **init)
         stage.listen_for(server, ADDRESS)
         yield stage
@@ -105,7 +107,9 @@ def test_the_time_begins_anew_after_a_handshake(tmp_path: Path, certificates: Ce
         assert ask(peer, b"NOOP\r\n") == ["250 2.0.0"]
 
 
-def test_the_time_begins_anew_when_a_message_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What the worker thread is to do: it does it when the test calls it."""
     held: list[Callable[[], object]] = []
 
     def to_thread(_server: SmtpServer, call: Callable[..., Any], *args: Any) -> Future[Any]:
@@ -114,6 +118,10 @@ def test_the_time_begins_anew_when_a_message_is_stored(tmp_path: Path, monkeypat
         return outcome
 
     monkeypatch.setattr(SmtpServer, "to_thread", to_thread)
+    return held
+
+
+def test_the_time_begins_anew_when_a_message_is_stored(tmp_path: Path, held: list[Callable[[], object]]) -> None:
     with waiting(tmp_path) as stage:
         peer = dial(stage)
         assert ask(peer, GREETED + ENVELOPE + b"DATA\r\nhello\r\n.\r\n")[3:] == ["354"]
@@ -123,3 +131,18 @@ def test_the_time_begins_anew_when_a_message_is_stored(tmp_path: Path, monkeypat
         assert codes_of(peer.receive()) == ["250 2.0.0"]
         pass_away(stage, 60)
         assert ask(peer, b"NOOP\r\n") == ["250 2.0.0"]
+
+
+def test_a_client_whose_replies_have_no_room_ends_and_nobody_else(
+    tmp_path: Path, held: list[Callable[[], object]], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"write_buffer_limit": 10_000, "write_buffer_hard_limit": 20_000}
+    with waiting(tmp_path, options=options, max_asides=1_000_000) as stage:
+        peer, other = dial(stage), dial(stage)
+        ask(peer, GREETED + ENVELOPE + b"DATA\r\nhello\r\n.\r\n" + b"HELP\r\n" * 2000)
+        (store,) = held
+        store()
+        peer.receive_all()
+        assert ask(other, b"NOOP\r\n") == ["250 2.0.0"]
+        assert len(list((tmp_path / "new").iterdir())) == 1
+    assert "Traceback" not in caplog.text

@@ -251,6 +251,14 @@ def test_a_server_that_says_nothing_more_is_left_when_the_step_has_had_its_time(
     attempt.peer.receive_all()
 
 
+def test_how_long_others_wait_for_data_is_of_no_account() -> None:
+    with Stage(Settings(options=Options(receive_timeout=1.0))) as stage:
+        attempt = Attempt(stage)
+        stage.advance(290)
+        assert attempt.hear(GREETING) == b"EHLO [127.0.0.1]\r\n"
+        assert not attempt.asked.done
+
+
 def test_a_reply_that_comes_byte_by_byte_gets_no_more_time(stage: Stage) -> None:
     attempt = Attempt(stage, timeouts={"greeting": 7})
     for byte in b"220 mx.ex":

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.smtp_client import Session, Submission
+from actors.smtp_client import Session, Step, Submission
 from tests.actors.smtp_client.driver import (
     BARE,
     GREETING,
@@ -251,6 +251,16 @@ def test_a_connection_lost_after_the_final_dot_is_unknown_and_said_so() -> None:
     assert not any(outcome.is_temporary for outcome in talk.receipt.outcomes)
 
 
+def test_a_connection_lost_while_the_final_dot_goes_out_leaves_it_unknown() -> None:
+    session = Session(settings(), SUBMISSION)
+    session.connected(NAME)
+    for data in (GREETING, NO_TLS, OK * 3 + GO_AHEAD):
+        session.receive(data)
+    assert next(session.content()).endswith(b"\r\n.\r\n")
+    session.fail("reset")
+    assert session.receipt.addresses("unknown") == tuple(SUBMISSION.recipients)
+
+
 def test_a_connection_lost_before_the_final_dot_has_sent_nothing() -> None:
     large = Submission("a@example.net", ["b@example.org"], b"x" * 900_000)
     session = Session(settings(), large)
@@ -328,7 +338,7 @@ def test_an_acceptance_that_comes_before_the_final_dot_is_not_believed(cut: int)
 
 # -- replies that came before their commands ----------------------------------------------------------------------
 
-UNASKED = [b"250 ok\r\n", b"250-mx\r\n250-ST", b"2", b"\0", b"\r\n"]
+UNASKED = [b"250 ok\r\n", b"220 again\r\n", b"250-mx\r\n250-ST", b"2", b"\0", b"\r\n"]
 
 
 @pytest.mark.parametrize("unasked", UNASKED, ids=repr)
@@ -355,6 +365,24 @@ def test_a_reply_behind_the_last_expected_one_ends_the_session_and_nothing_more_
     assert talk.statuses == ["unsent"] * 2
     assert talk.receipt.error.startswith("protocol: ")
     assert talk.hear(OK) == b""
+
+
+@pytest.mark.parametrize("heard", [(GREETING,), (GREETING, NO_PIPELINING), (GREETING, NO_PIPELINING, OK)])
+def test_a_refusal_of_what_was_not_said_yet_is_not_believed(heard: tuple[bytes, ...]) -> None:
+    talk = Talk()
+    for data in heard[:-1]:
+        talk.hear(data)
+    assert talk.hear(heard[-1] + b"550 5.7.1 no\r\n") == b""
+    assert talk.receipt.error == "protocol: the server sent a reply before its command: 550 5.7.1 no"
+    assert talk.statuses == ["unsent"] * 2
+
+
+def test_nothing_is_said_to_a_server_that_goes_down_whatever_else_it_says() -> None:
+    talk = greeted()
+    assert talk.hear(OK + b"421 4.3.2 going down\r\n" + b"421 4.3.2 going down\r\n" + GO_AHEAD) == b""
+    assert talk.is_closed
+    assert talk.session.receive(GO_AHEAD) == Step(close=True)
+    assert talk.summary == ["refused: 421 4.3.2 going down"] * 2
 
 
 def test_a_server_that_goes_down_unasked_is_heard() -> None:
