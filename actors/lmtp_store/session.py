@@ -40,7 +40,7 @@ class LmtpSession(Session):
     def receive(self, data: bytes) -> Step:
         """Take what the client sent; see :meth:`~actors.smtp.session.Session.receive`."""
         step = super().receive(data)
-        if not self._is_leaving or step.close or self._delivery is not None:
+        if not self._is_leaving:
             return step
         last = self._advance_held()  # the message is gone that it was to wait for
         return msgspec.structs.replace(last, reply=step.reply + last.reply)

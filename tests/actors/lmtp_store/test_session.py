@@ -124,6 +124,19 @@ def test_a_message_says_that_it_came_by_lmtp(mail: str, encrypted: bool, protoco
     assert [envelope.protocol for envelope in envelopes] == [protocol]
 
 
+def test_all_parts_of_a_message_have_one_envelope() -> None:
+    session = greeted().session
+    session.receive(ENVELOPE + b"DATA\r\n")
+    envelopes = []
+    for _ in range(3):
+        step = session.receive((b"x" * 898 + b"\r\n") * 400)
+        assert step.delivery is not None
+        envelopes.append(step.delivery.envelope)
+        session.stored()
+    assert envelopes[0].protocol == "LMTP"
+    assert all(envelope is envelopes[0] for envelope in envelopes)
+
+
 def test_whole_messages_may_come_in_a_row_without_waiting_but_for_the_go_ahead() -> None:
     client = greeted()
     for _ in range(3):
@@ -149,5 +162,6 @@ def test_on_the_way_down_a_server_that_has_a_message_under_way_may_bring_it_to_i
         assert client.is_closed
 
 
-def test_help_lists_the_commands_of_lmtp() -> None:
+def test_help_lists_the_commands_of_lmtp_and_carries_no_message_on() -> None:
     assert b" LHLO " in LmtpClient().send(b"HELP\r\n")
+    assert LmtpClient().codes(b"HELP\r\n" * 1001)[-1] == "421 4.7.0"

@@ -118,9 +118,10 @@ def test_who_ends_a_line_with_another_end_is_told_at_once(line: bytes) -> None:
     assert Client().codes(line) == ["500 5.5.2"]
 
 
-def test_a_bare_lf_before_bdat_does_not_turn_its_chunk_into_commands() -> None:
+@pytest.mark.parametrize("data", [b"BDAT 6 LAST\nQUIT\r\n", b"BDAT 6 LAST\nQUIT", b"bdat 6 LAST\n"], ids=repr)
+def test_a_bare_lf_before_bdat_does_not_turn_its_chunk_into_commands(data: bytes) -> None:
     client = ready()
-    assert client.codes(b"BDAT 6 LAST\nQUIT\r\n") == ["500 5.5.2"]
+    assert client.codes(data) == ["500 5.5.2"]
     assert client.is_closed
     assert client.send(b"MAIL FROM:<>\r\n") == b""
 

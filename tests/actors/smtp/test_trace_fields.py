@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import email.utils
+import time
 
 import pytest
 
@@ -83,6 +84,16 @@ def test_a_reader_of_mail_understands_the_fields(encryption: Encryption | None) 
     message = email.message_from_bytes(fields + b"Subject: hi\n\nhello\n", policy=email.policy.default)
     assert message.keys() == ["Return-Path", "Delivered-To", "Received", "Subject"]
     assert message.get_content() == "hello\n"
+
+
+def test_the_date_is_told_in_the_time_of_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-2")
+    time.tzset()
+    try:
+        assert lines_of()[-2].endswith(" +0200")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_the_date_of_a_second_does_not_stick() -> None:

@@ -204,13 +204,17 @@ def test_a_connection_lost_in_the_middle_of_a_message_has_sent_nothing(
     assert str(attempt.receipt) == "b@example.org: unsent: reset"
 
 
-def test_a_message_that_can_go_out_no_further_is_not_taken_for_sent(narrow: Stage) -> None:
+def test_a_message_that_can_go_out_no_further_is_not_taken_for_sent(
+    narrow: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     attempt = Attempt(narrow, LARGE)
     attempt.hear(GREETING, NO_LIMIT)
     attempt.peer.send(OK * 2 + GO_AHEAD)
     attempt.peer.socket.other_end.fail_next("send", BrokenPipeError(errno.EPIPE, "broken pipe"))
     attempt.peer.receive_exactly(50_000)
     assert str(attempt.receipt) == "b@example.org: unsent: reset"
+    gc.collect()
+    assert caplog.text == ""  # not even of a future that nobody looked at
 
 
 @pytest.mark.parametrize("lose", [Peer.close, Peer.abort])
