@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import email
+import email.utils
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,3 +149,13 @@ def test_a_client_whose_replies_have_no_room_ends_and_nobody_else(
         assert ask(other, b"NOOP\r\n") == ["250 2.0.0"]
         assert len(list((tmp_path / "new").iterdir())) == 1
     assert "Traceback" not in caplog.text
+
+
+def test_a_message_says_when_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with waiting(tmp_path, fsync=False) as stage:
+        peer = dial(stage)
+        monkeypatch.setattr(time, "time", lambda: 1_700_000_000.5)
+        assert ask(peer, GREETED + ENVELOPE + b"DATA\r\nhello\r\n.\r\n")[4:] == ["250 2.0.0"]
+        (message,) = (tmp_path / "new").iterdir()
+        received = email.message_from_bytes(message.read_bytes())["Received"]
+        assert email.utils.parsedate_to_datetime(received.rpartition(";")[2]).timestamp() == 1_700_000_000
