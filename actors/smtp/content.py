@@ -130,7 +130,7 @@ class Content:
             self._judge(text[: last + 2], is_stuffed=is_stuffed)
             text = text[last:]
         # A stuffed dot and a CR that may belong to the line's end do not count: 2 for CR LF in front, 2 for them.
-        if len(text) > self._max_line + 2:
+        if len(text) > self._max_line + 2 or text[:1] == _MID_LINE:
             self._has_long_line = True
             pending = text[-1:] if text.endswith(b"\r") else b""
             self._judge(text[: len(text) - len(pending)], is_stuffed=is_stuffed)

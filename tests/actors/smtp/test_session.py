@@ -474,6 +474,18 @@ def test_a_chunk_that_makes_the_message_too_large_is_refused_and_so_are_the_ones
     assert client.messages == []
 
 
+@pytest.mark.parametrize("text", [b"x" * 1100 + b"\r\r", b"x" * 1100 + b"\n", b"x" * 1000 + b"\rx\n"], ids=len)
+def test_a_chunk_is_refused_for_the_same_reason_however_it_comes(text: bytes) -> None:
+    for pieces in ([text], bytewise(text)):
+        client = ready()
+        client.send(b"BDAT %d\r\n" % len(text))
+        for piece in pieces:
+            client.send(piece)
+        assert client.output.endswith(
+            b"550 5.6.0 The message has a CR or LF that stands alone; a line ends with both\r\n"
+        )
+
+
 def test_rset_ends_a_message_in_chunks() -> None:
     client = ready()
     assert client.codes(b"BDAT 1\r\nxRSET\r\n" + ENVELOPE + b"DATA\r\n") == [
