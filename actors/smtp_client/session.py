@@ -272,7 +272,7 @@ class Session:
                 self._on_end(reply)
             case "quit":
                 self._end()
-        if not self._is_over:
+        if not (self._is_over or self._starts_tls):  # between 220 and TLS nothing is said, whatever is queued
             self._go_on()
 
     # -- before the message ---------------------------------------------------------------------------------------
