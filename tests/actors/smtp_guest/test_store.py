@@ -196,6 +196,17 @@ def test_a_store_that_is_not_there_has_the_client_come_again_and_is_tried_at_the
     assert f"the store {address}: refused" in caplog.text
 
 
+def test_a_store_that_hung_up_at_the_first_recipient_is_tried_anew_at_the_second() -> None:
+    with (
+        playing((HANG_UP,), (GREETING, LHLO, OK, OK, GO_AHEAD, OK)) as store,
+        fronting(store.address) as front,
+        front.dial() as client,
+    ):
+        assert client.ask(MAIL + B + C, 3) == ["250 2.1.0", "451 4.3.0", "250 2.0.0"]
+        assert client.ask(b"DATA\r\n" + TEXT, 2) == ["354 Go ah", "250 2.0.0"]
+    assert store.heard[1:4] == [MAIL, C, b"DATA\r\n"]
+
+
 def test_a_store_that_may_not_be_reached_is_denied_and_the_client_is_to_come_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
