@@ -395,8 +395,13 @@ def test_a_message_whose_fate_is_unknown_is_not_sent_a_second_time_over_a_new_co
 
 @pytest.mark.parametrize(
     ("replies", "said"),
-    [((OK, NO), MAIL + B), ((NO, NO), MAIL + B), ((OK, OK, GO_AHEAD, NO), MAIL + B + b"DATA\r\n" + TEXT)],
-    ids=["recipient", "sender", "message"],
+    [
+        ((OK, NO), MAIL + B),
+        ((NO, NO), MAIL + B),
+        ((OK, OK, GO_AHEAD, NO), MAIL + B + b"DATA\r\n" + TEXT),
+        ((OK, OK, GO_AHEAD, OK, OK, NO), MAIL + B + b"DATA\r\n" + TEXT + MAIL + B),
+    ],
+    ids=["recipient", "sender", "message", "recipient behind a message"],
 )
 def test_what_a_client_was_refused_is_not_counted_against_the_next_one(replies: tuple[bytes, ...], said: bytes) -> None:
     with scripted(replies, MESSAGE) as store, warm(store.address) as front:
