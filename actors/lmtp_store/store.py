@@ -57,8 +57,9 @@ class LmtpStore(SmtpServer):
 
     def handle_connection(self, connection: ConnectionHandle) -> None:
         """Greet a client, unless it came where only SMTP is spoken."""
-        if connection.local_address.endswith(":25"):
-            logger.error("%s: closed, for LMTP is not spoken at port 25", connection.local_address)
+        address = connection.local_address
+        if address.endswith(":25") and not address.startswith("unix:"):
+            logger.error("%s: closed, for LMTP is not spoken at port 25", address)
             connection.close()
             return
         super().handle_connection(connection)

@@ -144,6 +144,12 @@ def test_port_25_is_smtps_alone(
     assert "192.0.2.1:25: closed, for LMTP is not spoken at port 25" in caplog.text
 
 
+def test_a_socket_in_the_file_system_has_no_port(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConnectionHandle, "local_address", "unix:/run/store:25")
+    with socket.create_connection((stored.host, stored.port), timeout=TIMEOUT_S) as client:
+        assert client.recv(4) == b"220 "
+
+
 def test_the_constructor_takes_the_settings_of_the_server_but_for_those_about_tls() -> None:
     parameters = inspect.signature(LmtpStore.__init__).parameters
     assert set(StoreSettings.__struct_fields__) - set(parameters) == {"require_tls", "implicit_tls"}
