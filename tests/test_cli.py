@@ -346,6 +346,16 @@ def test_the_drain_timeout_of_the_manifest_holds(start: Start, write: Write) -> 
         assert running.end()[0] == EXIT_ABORTED
 
 
+def test_a_python_without_a_gil_is_a_problem_and_no_traceback(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert main(["run", write()]) == EXIT_WRONG
+    assert capsys.readouterr().err == (
+        "theater-tcp: a Theater counts on the GIL, which this Python runs without: PYTHON_GIL=1 brings it back\n"
+    )
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_aborts_at_once(start: Start, write: Write, second: signal.Signals) -> None:
     running = start(write(), "--drain-timeout", "10 min")

@@ -17,7 +17,7 @@ from pykka import ActorDeadError, ActorRegistry, ThreadingActor, ThreadingFuture
 
 from tests.in_time import TIMEOUT, in_time
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
-from theater_tcp import pykka_internals
+from theater_tcp import Theater, pykka_internals
 from theater_tcp.errors import BlockingCall
 from theater_tcp.future import Future
 from theater_tcp.pykka_internals import (
@@ -138,6 +138,12 @@ def test_the_table_does_what_pykka_s_list_does() -> None:
     assert list(reversed(table[:])) == list(reversed(plain))
     assert bool(table) is True
     assert bool(RefTable()) is False
+
+
+def test_a_python_without_a_gil_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(RuntimeError, match="without: PYTHON_GIL=1 brings it back"):
+        Theater()
 
 
 def test_removing_what_is_not_there_is_harmless() -> None:

@@ -290,7 +290,10 @@ def _serve(manifests: Sequence[Manifest], settings: Settings, ready_file: Path |
     """Start, wait, end."""
     if ready_file is not None:
         _remove_ready_file(ready_file)  # one of a run that was killed would lie
-    theater = Theater(settings)
+    try:
+        theater = Theater(settings)
+    except RuntimeError as error:  # not in this Python
+        raise _Wrong(Problem("", "", str(error))) from None
     refs: list[pykka.ActorRef[Any]] = []
     listeners: list[dict[str, str]] = []
     failed = False

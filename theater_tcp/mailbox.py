@@ -6,7 +6,7 @@ loop runs every message, and none of its rules is written a second time.
 
 ``scheduled`` is the mailbox's one lock: true while the actor has a turn ahead, is in a turn, or waits in the middle
 of a handler. Whoever finds it false, on the loop's thread, may give the actor a turn right there; messages that come
-meanwhile queue up behind it.
+meanwhile queue up behind it. Other threads look at it and set it in one go, which is what the GIL is for here.
 """
 
 from __future__ import annotations

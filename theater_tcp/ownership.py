@@ -53,6 +53,7 @@ class Owner:
     ``drain`` is called at once when the runtime is about to end, where ``on_drain`` would wait for its turn;
     ``max_connections`` is how many connections it may be handed to have; None is without limit.
     ``refusals`` is how much may be logged of what it was not permitted, as soon as there is something.
+    ``name`` is what it is called beside its URN, where it has a name.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Owner:
         "listeners",
         "loop_actor",
         "max_connections",
+        "name",
         "refusals",
         "settings",
     )
@@ -83,6 +85,7 @@ class Owner:
         self.heard = heard
         self.loop_actor = loop_actor
         self.alive = True
+        self.name: str | None = None
         self.max_connections: int | None = None
         self.refusals: LogAllowance | None = None
         self.drain: Callable[[], None] | None = None
@@ -166,8 +169,11 @@ class Ownership:
         return owner
 
     def name(self, name: str, urn: str) -> None:
-        """Let a living actor be found by a name too."""
-        self._names[name] = urn
+        """Let an actor be found by a name too, for as long as it lives."""
+        owner = self._owners.get(urn)
+        if owner is not None:
+            owner.name = name
+            self._names[name] = urn
 
     def refuse_name(self, name: str) -> None:
         """Refuse a name that a living actor has.
@@ -205,6 +211,8 @@ class Ownership:
         owner.alive = False
         owner.tell_refusals()
         self._owners.pop(owner.actor.actor_urn, None)
+        if owner.name is not None and self._names.get(owner.name) == owner.actor.actor_urn:
+            del self._names[owner.name]
         for listener in list(owner.listeners.values()):
             listener.owner_ended()
         for connection in list(owner.connections):

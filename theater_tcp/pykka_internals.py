@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -102,7 +103,13 @@ class RefTable(dict[Any, None]):
 
 
 def install() -> None:
-    """Put the stand-ins in their places. Harmless when they are there already."""
+    """Put the stand-ins in their places. Harmless when they are there already.
+
+    Raises:
+        RuntimeError: this Python runs without a GIL. The table and the mailboxes have no locks of their own.
+    """
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():  # from 3.13 on
+        raise RuntimeError("a Theater counts on the GIL, which this Python runs without: PYTHON_GIL=1 brings it back")
     with _install_lock, ActorRegistry._actor_refs_lock:
         if not isinstance(ActorRegistry._actor_refs, RefTable):
             table = RefTable.fromkeys(ActorRegistry._actor_refs)

@@ -31,7 +31,7 @@ from tests.guests.wat_guests import (
 from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end
 from tests.support import Echo
 from theater_tcp import Options, Theater
-from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, TheaterError, by_kind
+from theater_tcp.errors import CallbackFailed, InvalidArgument, LimitReached, NoSuchActor, TheaterError, by_kind
 from theater_tcp.guest.calls import GuestCalls
 from theater_tcp.guest_settings import Limits
 
@@ -120,6 +120,10 @@ def test_a_name_is_one_living_actors(stage: GuestStage) -> None:
     assert stage.theater.ownership.resolve("the-one").actor.actor_urn == second.actor_urn
     unnamed = [stage.theater.spawn_guest(guest()) for _ in range(2)]
     assert all(ref.is_alive() for ref in unnamed)
+    second.stop()
+    with pytest.raises(NoSuchActor, match="the-one"):
+        stage.theater.ownership.resolve("the-one")
+    assert not stage.theater.ownership._names  # or each name that there ever was would stay
 
 
 def test_a_guest_of_another_theater_is_refused(stage: GuestStage) -> None:
