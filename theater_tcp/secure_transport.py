@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from theater_tcp.errors import PlaintextBeforeTls, TheaterError, TlsFailed, TlsTruncated
+from theater_tcp.errors import LimitReached, PlaintextBeforeTls, TheaterError, TlsFailed, TlsTruncated
 from theater_tcp.network import MAX_CIPHERTEXT
 from theater_tcp.poller import READ, WRITE
 from theater_tcp.tls_engine import RECORD, TlsEngine
@@ -188,7 +189,7 @@ class SecureTransport(Transport):
         except TheaterError as error:
             self._handshake_failed(error)
             return
-        self.pass_on(engine)
+        self.answer(engine)
         if done and self.handshake is handshake:
             self._handshake_over()
             metrics = self.network.metrics
@@ -202,9 +203,9 @@ class SecureTransport(Transport):
         handshake = self.handshake
         if handshake is None:
             return
-        if self.tls is not None:
-            self.pass_on(self.tls)
         self._handshake_over()
+        if self.tls is not None:
+            self.answer(self.tls)
         self.network.metrics.handshake_failures += 1
         self.tls_failed(handshake, error)
 
@@ -251,13 +252,13 @@ class SecureTransport(Transport):
             data = engine.read(limit)
             if engine.held:
                 engine.write_held()
+            if engine.outgoing.pending:  # this, and answers of the protocol itself, as to a key update
+                self.pass_on(engine)
         except TheaterError as error:
             self._tls_broken(engine, error)
             return b""
         if engine.ended and not engine.buffered:
             self.eof = True
-        if engine.outgoing.pending:  # answers of the protocol itself, as to a key update
-            self.pass_on(engine)
         return data
 
     def _receive(self, engine: TlsEngine, limit: int) -> bool:
@@ -281,9 +282,9 @@ class SecureTransport(Transport):
 
     def _tls_broken(self, engine: TlsEngine, error: TheaterError) -> None:
         """A record was wrong, or the stream was cut off: nothing more can be read or written."""
-        self.pass_on(engine)  # an alert, if the peer is to know
         if self.reason is None:
             self.reason = self.cut if self.cut is not None and isinstance(error, TlsTruncated) else str(error)
+        self.answer(engine)  # an alert, if the peer is to know
         self.release_socket()
 
     def peek(self) -> None:
@@ -303,11 +304,11 @@ class SecureTransport(Transport):
                     return
             if engine.held:
                 engine.write_held()
+            self.pass_on(engine)
         except TheaterError as error:
             self._tls_broken(engine, error)
             self.stream_ended()
             return
-        self.pass_on(engine)
         if engine.buffered:
             self.fin_seen = True
             self.update_interest(stop_reading=True)
@@ -329,8 +330,14 @@ class SecureTransport(Transport):
                 engine.write(view[start : start + PIECE])
                 self.pass_on(engine)
 
+    def answer(self, engine: TlsEngine) -> None:
+        """What the protocol itself has to say, as an alert. If that is too much, the connection has ended by it, and
+        nobody is here who could be told by an error."""
+        with suppress(LimitReached):
+            self.pass_on(engine)
+
     def pass_on(self, engine: TlsEngine) -> None:
-        """What the engine has for the peer goes the way of all output."""
+        """What the engine has for the peer goes the way of all output. Errors as in :meth:`queue_output`."""
         ciphertext = engine.take_output()
         if ciphertext and self.fd >= 0 and not self.write_closed:
             self.transmit(ciphertext)

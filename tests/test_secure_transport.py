@@ -1,0 +1,116 @@
+"""TLS between the socket and the stream: what OpenSSL as a peer would not send, and calls of the socket that fail.
+
+Sockets in memory, and a peer whose records are made by hand.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from tests.tls_records import ALERT, HANDSHAKE, Records13, secrets_in
+from theater_tcp import Options, ServerTls, Settings
+from theater_tcp.testing import MemorySocket, Peer, Stage
+from theater_tcp.testing.line import Owner, refusal, spawn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.certificates_fixture import Certificates
+    from theater_tcp import ConnectionHandle
+
+CAPACITY = 1 << 14
+KEY_UPDATE = b"\x18\0\0\1"
+"""A KeyUpdate without its one byte (RFC 8446, 4.6.3): OpenSSL sends nothing before that has come."""
+ASKED, NOT_ASKED = b"\1", b"\0"
+
+
+class Scene:
+    """A connection that is TLS from the first byte, and a peer whose records are made by hand.
+
+    Args:
+        certificates: the test's.
+        keys: where the peer writes its keys.
+        options: of the connection.
+    """
+
+    def __init__(self, certificates: Certificates, keys: Path, **options: Any) -> None:
+        files = certificates.server
+        tls = ServerTls(cert=files.cert, key=files.key)
+        settings = Settings(options=Options(server_tls=tls, **options))
+        self.stage = Stage(settings, receive_capacity=CAPACITY, send_capacity=0)
+        self.keys = keys
+
+    def __enter__(self) -> Self:
+        self.stage.__enter__()
+        self.owner: Owner = spawn(self.stage)
+        self.peer: Peer = self.stage.connect_to(self.owner.actor_ref)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.keylog_filename = str(self.keys)
+        self.peer.start_tls("localhost", context)
+        self.records = Records13(secrets_in(self.keys)["CLIENT_TRAFFIC_SECRET_0"])
+        self.connection: ConnectionHandle = self.owner.arrived[0]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stage.__exit__(*error)
+
+    @property
+    def far(self) -> MemorySocket:
+        """The connection's own socket."""
+        end: MemorySocket = self.peer.socket.other_end
+        return end
+
+    def send(self, content: bytes, kind: int = HANDSHAKE) -> None:
+        """Let the peer send a record."""
+        self.peer.socket.send(self.records.seal(content, kind))
+        self.stage.settle()
+
+    def still_serves(self) -> bool:
+        """Whether the owner goes on with the next connection."""
+        before = len(self.owner.arrived)
+        self.stage.connect_to(self.owner.actor_ref).start_tls()
+        return len(self.owner.arrived) == before + 1
+
+
+@pytest.fixture
+def scene(certificates: Certificates, tmp_path: Path) -> Callable[..., Scene]:
+    """Makes one, with these options."""
+    return lambda **options: Scene(certificates, tmp_path / "keys", **options)
+
+
+# -- output that only reading sets free ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["active", "once", "passive", "receive", "line"])
+def test_contract_11_what_a_peer_held_up_counts_for_the_hard_limit_and_no_owner_grows_deaf_of_it(
+    scene: Callable[..., Scene], mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenSSL writes nothing while half of a message is here, so the limit is met when the other half comes."""
+    with scene(write_buffer_limit=1000, write_buffer_hard_limit=1000) as line:
+        owner, connection = line.owner, line.connection
+        connection.set_active("active")
+        line.send(KEY_UPDATE)
+        connection.set_active(mode if mode in ("active", "once") else "passive")
+        if mode == "line":
+            connection.set_framing("line", 100)
+            connection.set_active("active")
+        waiting = connection.receive(10) if mode == "receive" else None
+        connection.send(bytes(CAPACITY * 2))
+        line.send(NOT_ASKED)
+        if mode == "passive":
+            line.records.update_key()
+            line.send(b"\1\0", ALERT)
+            line.peer.socket.shutdown(socket.SHUT_WR)
+            line.stage.settle()
+        if waiting is not None:
+            assert refusal(line.stage, lambda: waiting) == "limit"
+        assert [reason.partition(":")[0] for reason in owner.closed] == ["limit"]
+        assert not line.stage.network.connections
+        assert line.still_serves()
+        assert not caplog.records
