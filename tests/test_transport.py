@@ -532,3 +532,28 @@ def test_changed_options_reach_the_socket(options: dict[str, Any], expected: dic
         assert found == expected
         wanted = int(options.get("keepalive", False) is not False)
         assert far(peer).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == wanted
+
+
+def test_changed_options_hold_for_the_next_send_also_while_data_waits_for_the_owner() -> None:
+    class Slow(Owner):
+        """Reacts a second after the data came."""
+
+        async def on_data(self, connection: ConnectionHandle, data: bytes) -> None:  # type: ignore[override]
+            self.chunks.append(data)
+            await self.sleep(1)
+            self.reaction(connection, data)
+
+    def answer_in_a_frame(connection: ConnectionHandle, _data: bytes) -> None:
+        connection.set_framing("length-1")
+        connection.send(b"framed")
+
+    with Stage() as stage:
+        owner = spawn(stage, Slow)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.reaction = answer_in_a_frame
+        owner.arrived[0].set_active("active")
+        peer.send(b"raw")
+        peer.send(b"\4more")
+        stage.advance(1)
+        assert peer.receive_exactly(7) == b"\6framed"
+        assert owner.chunks == [b"raw", b"more"]

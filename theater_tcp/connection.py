@@ -144,6 +144,7 @@ class Connection(UpgradableStream):
         self.options = options
         if self._receiver is not None and (self._leftover or self._input) and self._input_has_chunk():
             self._serve_receiver()  # what was no whole chunk by the old framing is one by the new
+        self.refresh()  # now, though a turn may be on its way: the next send goes by these options
         self.settle()
 
     def close(self, handle: Any) -> None:
