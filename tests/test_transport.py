@@ -92,6 +92,57 @@ def test_a_socket_is_watched_for_room_only_while_output_waits() -> None:
         assert not (watched(stage, peer) or 0) & WRITE
 
 
+def test_a_socket_that_is_read_too_is_watched_for_room_only_while_output_waits() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        connection.send(bytes(15))
+        assert watched(stage, peer) == READ | WRITE
+        assert peer.receive_exactly(15) == bytes(15)
+        assert watched(stage, peer) == READ
+
+
+def test_a_closing_connection_is_watched_for_nothing_but_room_while_output_waits() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(STREAM[:100])
+        connection.close()
+        peer.send(b"unread")
+        peer.shutdown_write()
+        assert watched(stage, peer) == WRITE
+        assert peer.receive_all() == STREAM[:100]
+
+
+def test_the_end_of_a_passive_connection_does_not_keep_the_loop_busy_while_its_owner_is() -> None:
+    class Busy(Owner):
+        """Is busy for a second after it heard of a connection."""
+
+        async def handle_connection(self, connection: ConnectionHandle) -> None:  # type: ignore[override]
+            connection.activate()
+            await self.sleep(1)
+
+    with Stage() as stage:
+        owner = spawn(stage, Busy)
+        peer = stage.connect_to(owner.actor_ref)
+        peer.shutdown_write()
+        assert watched(stage, peer) is None
+        stage.advance(1)
+        assert owner.closed == ["eof"]
+
+
+def test_a_connection_that_is_gone_is_not_watched_again_when_its_options_change() -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        peer.send(b"unread")
+        peer.close()
+        connection.shutdown_write()
+        connection.set_options(nodelay=False)
+        stage.settle()
+        assert watched(stage, peer) is None
+        assert stage.result(connection.receive(10)) == b"unread"
+        stage.until(lambda: owner.closed == ["eof"])
+
+
 def test_g2_reading_pauses_while_more_than_the_limit_waits_to_go_out_and_goes_on_below_it() -> None:
     with stage_with(capacity=10, write_buffer_limit=20) as stage:
         owner, connection, peer = Line.on(stage)
@@ -193,6 +244,63 @@ def test_who_may_not_have_had_all_finds_the_rest_at_once() -> None:
         assert connection.receive(3).done
 
 
+def test_who_changes_the_framing_finds_what_is_here_already_and_does_not_wait_for_the_loop() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        waiting = connection.receive(100)
+        peer.send(b"raw")
+        assert stage.result(waiting) == b"raw"
+        connection.set_framing("line", 100)
+        waiting = connection.receive(100)
+        peer.send(b"one\ntwo\n")
+        assert stage.result(waiting) == b"one\n"
+        waiting = connection.receive(2)
+        assert stage.result(waiting) == b"tw"
+        assert stage.result(connection.receive(100)) == b"o\n"
+
+
+def test_who_loops_over_receive_lets_others_have_their_turn_after_sixteen_answers() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        peer.send(STREAM[:18])
+        stage.step()
+        answers = [connection.receive(1) for _ in range(16)]
+        assert all(answer.done for answer in answers)
+        late = connection.receive(1)
+        assert not late.done
+        assert stage.result(late) == STREAM[16:17]
+        stage.advance(0.1)
+        assert connection.receive(1).done, "a new turn"
+
+
+def test_a_receive_that_has_to_wait_for_its_turn_and_finds_nothing_then_waits_for_the_peer() -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        peer.send(STREAM[:16])
+        stage.step()
+        for _ in range(16):
+            assert connection.receive(1).done
+        late = connection.receive(1)
+        stage.settle()
+        assert not late.done
+        peer.send(b"x")
+        assert stage.result(late) == b"x"
+
+
+@pytest.mark.parametrize("framing", ["raw", "line"])
+def test_the_timeout_of_a_receive_that_was_answered_does_not_end_the_next_one(framing: str) -> None:
+    with stage_with(framing=framing) as stage:
+        _, connection, peer = Line.on(stage)
+        waiting = connection.receive(100, timeout=10)
+        stage.advance(6)
+        peer.send(b"one\n")
+        assert stage.result(waiting) == b"one\n"
+        waiting = connection.receive(100)
+        stage.advance(6)
+        peer.send(b"two\n")
+        assert stage.result(waiting) == b"two\n"
+
+
 @pytest.mark.parametrize("limit", [1, 10, 1000])
 def test_g2_no_more_is_read_at_a_time_than_the_read_buffer_limit(limit: int) -> None:
     with stage_with(read_buffer_limit=limit) as stage:
@@ -254,6 +362,71 @@ def test_contract_11_a_peer_that_takes_a_little_at_a_time_is_waited_for() -> Non
         assert (got, owner.closed) == (STREAM[:50], [])
 
 
+def test_contract_11_a_peer_that_takes_nothing_is_reset_though_the_owner_goes_on_sending() -> None:
+    with stage_with(capacity=10, send_timeout=30) as stage:
+        owner, connection, _ = Line.on(stage)
+        for _ in range(2):
+            connection.send(bytes(100))
+            stage.advance(14)
+        connection.send(bytes(100))
+        stage.advance(2)
+        assert owner.closed == ["timeout"]
+
+
+def test_contract_11_drained_waits_until_half_of_the_limit_is_free() -> None:
+    with stage_with(capacity=10, write_buffer_limit=40) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        drained = connection.drained()
+        while (output := connection._core.output) is not None and output.size > 20:
+            assert not drained.done
+            assert peer.receive_exactly(1) == b"\0"
+        stage.result(drained)
+
+
+@pytest.mark.parametrize(("code", "end"), [(errno.ECONNRESET, "reset"), (errno.EPIPE, "eof"), (errno.ENOBUFS, "eof")])
+@pytest.mark.parametrize("mode", ["passive", "active"])
+def test_contract_19_the_end_after_a_failed_write_is_the_peers_unless_that_was_its_reset(
+    code: int, end: str, mode: str
+) -> None:
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active(mode)
+        far(peer).fail_next("send", os_error(code))
+        connection.send(b"lost")
+        stage.settle()
+        peer.shutdown_write()
+        assert owner.closed == [end]
+        assert far(peer).fileno() == -1
+        assert not stage.network.connections
+
+
+def test_output_that_was_dropped_has_no_deadline_any_more() -> None:
+    with stage_with(capacity=10, send_timeout=30) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        far(peer).fail_next("send", os_error(errno.EPIPE))
+        assert peer.receive_exactly(10) == bytes(10)
+        stage.advance(60)
+        assert owner.closed == []
+        assert stage.metrics().timeouts == 0
+
+
+@pytest.mark.parametrize("sent", ["bytes", "bytearray"])
+def test_nothing_is_sent_behind_output_that_was_lost(sent: str) -> None:
+    with Stage() as stage:
+        _, connection, peer = Line.on(stage)
+        far(peer).fail_next("send", os_error(errno.ENOBUFS))
+        for word in (b"lost", b"behind", b"the hole"):
+            connection.send(word if sent == "bytes" else bytearray(word))
+        stage.settle()
+        connection.set_active("active")
+        connection.send(b"later")
+        assert peer.receive() == b""
+        connection.close()
+        assert (peer.receive_all(), peer.ended) == (b"", "reset")
+
+
 def test_a_half_close_waits_for_the_output_before_it() -> None:
     with stage_with(capacity=10) as stage:
         _, connection, peer = Line.on(stage)
@@ -305,6 +478,28 @@ def test_contract_13_a_peer_that_goes_on_sending_after_close_is_read_and_dropped
         stage.advance(1)
         assert not stage.network.connections
         assert (owner.chunks, owner.closed) == ([], [])
+
+
+def test_contract_13_what_a_peer_has_not_got_rid_of_when_the_owner_closes_is_read_and_dropped() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        peer.send(STREAM[:100])
+        assert len(peer.unsent) == 90
+        connection.close()
+        stage.settle()
+        assert not peer.unsent
+
+
+def test_contract_13_a_peers_end_that_was_seen_in_the_turn_of_the_close_does_not_cut_off_the_output() -> None:
+    with stage_with(capacity=10) as stage:
+        _, connection, peer = Line.on(stage)
+        core = connection._core
+        connection.send(STREAM[:100])
+        peer.socket.shutdown(socket.SHUT_WR)
+        connection.close()
+        core.on_ready(READ | PEER_SHUTDOWN)  # as epoll had told before another handler let the owner close
+        assert peer.receive_all() == STREAM[:100]
+        assert peer.ended == "eof"
 
 
 @pytest.mark.parametrize("code", [errno.ECONNRESET, errno.EPIPE])
@@ -428,6 +623,33 @@ def test_a_connection_that_ends_while_the_rest_of_its_idle_timeout_passes_is_not
         stage.advance(10)
         assert not stage.network.connections
         assert kept(stage) == 0
+
+
+@pytest.mark.parametrize("mode", ["active", "once", "passive", "receive"])
+def test_a_connection_that_hears_of_its_peer_is_not_idle(mode: str) -> None:
+    with stage_with(idle_timeout=1000) as stage:
+        owner, connection, peer = Line.on(stage)
+        owner.reaction = lambda connection, _data: connection.set_active(mode)
+        if mode in ("active", "once"):
+            connection.set_active(mode)
+        for _ in range(3):
+            waiting = connection.receive(10) if mode == "receive" else None
+            stage.advance(700)
+            peer.send(b"x")
+            if mode == "passive":
+                waiting = connection.receive(10)
+            assert waiting is None or stage.result(waiting) == b"x"
+        assert owner.closed == []
+
+
+def test_a_connection_whose_peer_takes_a_little_at_a_time_is_not_idle() -> None:
+    with stage_with(capacity=10, idle_timeout=20, send_timeout=1000) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(STREAM[:50])
+        for start in range(0, 40, 10):
+            stage.advance(15)
+            assert peer.receive_exactly(10) == STREAM[start : start + 10]
+        assert owner.closed == []
 
 
 def test_changed_options_replace_the_rest_of_an_idle_timeout() -> None:

@@ -416,7 +416,11 @@ class OwnedStream(Stream):
             return
         raw = options.framing == "raw"
         self.sends_directly = (
-            raw and self.output is None and not self.write_closed and self.cut is None and options.idle_timeout is None
+            raw
+            and self.output is None
+            and not self.write_closed
+            and self.write_error is None
+            and options.idle_timeout is None
         )
         self.direct = (
             state.mode is ACTIVE

@@ -324,7 +324,7 @@ class SecureTransport(Transport):
         engine = self.tls
         if engine is None:
             Transport.write(self, data)
-        elif self.fd >= 0 and self.reason is None and data:
+        elif self.fd >= 0 and self.write_error is None and data:
             view = memoryview(data)
             for start in range(0, len(view), PIECE):
                 engine.write(view[start : start + PIECE])

@@ -250,8 +250,7 @@ class Transport(LoopActor):
         if self.cut is None:
             self.eof = True
         else:
-            if self.reason is None:
-                self.reason = self.cut
+            self.reason = self.cut
             self.release_socket()
 
     def broken(self, error: OSError, tell: bool = True) -> None:
@@ -266,7 +265,7 @@ class Transport(LoopActor):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, now or as soon as the kernel takes it. After a failure of the socket the data is dropped."""
-        if self.fd >= 0 and self.reason is None and data:
+        if self.fd >= 0 and self.write_error is None and data:
             self.transmit(data)
 
     def transmit(self, data: bytes | bytearray | memoryview) -> None:
@@ -340,6 +339,7 @@ class Transport(LoopActor):
             self.release_socket()
             return
         self.write_error = str(from_os_error(error))
+        reset_on_close(self.sock)  # incomplete: the peer must not take it for a whole stream
         if error.errno == errno.ECONNRESET:  # after the peer's FIN it would be EPIPE
             self.cut = self.write_error
         self.sends_directly = False
