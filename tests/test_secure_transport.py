@@ -5,6 +5,7 @@ Sockets in memory, and a peer whose records are made by hand.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from tests.tls_records import ALERT, HANDSHAKE, Records13, secrets_in
+from tests.tls_records import ALERT, APPLICATION_DATA, HANDSHAKE, Records13, secrets_in
 from theater_tcp import Options, ServerTls, Settings
 from theater_tcp.testing import MemorySocket, Peer, Stage
 from theater_tcp.testing.line import Owner, refusal, spawn
@@ -114,3 +115,107 @@ def test_contract_11_what_a_peer_held_up_counts_for_the_hard_limit_and_no_owner_
         assert not line.stage.network.connections
         assert line.still_serves()
         assert not caplog.records
+
+
+# -- the handshake's leftovers ---------------------------------------------------------------------------------------
+
+
+def test_the_deadline_of_a_handshake_ends_with_it(scene: Callable[..., Scene]) -> None:
+    with scene(handshake_timeout=10) as line:
+        line.stage.advance(20)
+        assert line.stage.metrics().timeouts == 0
+        line.send(b"still here", APPLICATION_DATA)
+        line.connection.set_active("active")
+        line.stage.settle()
+        assert line.owner.chunks == [b"still here"]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["active", "once", "passive", "receive"])
+def test_a_connection_that_hears_of_its_peer_is_not_idle(scene: Callable[..., Scene], mode: str) -> None:
+    with scene(idle_timeout=1000) as line:
+        owner, connection = line.owner, line.connection
+        owner.reaction = lambda connection, _data: connection.set_active(mode)
+        if mode in ("active", "once"):
+            connection.set_active(mode)
+        for _ in range(3):
+            waiting = connection.receive(10) if mode == "receive" else None
+            line.stage.advance(700)
+            line.send(b"x", APPLICATION_DATA)
+            if mode == "passive":
+                waiting = connection.receive(10)
+            assert waiting is None or line.stage.result(waiting) == b"x"
+        assert owner.closed == []
+
+
+@pytest.mark.parametrize("mode", ["active", "once", "passive"])
+def test_a_broken_record_behind_data_is_told_at_once_and_after_the_data(scene: Callable[..., Scene], mode: str) -> None:
+    with scene() as line:
+        owner, connection = line.owner, line.connection
+        if mode == "once":
+            owner.reaction = lambda connection, _data: connection.set_active("once")
+        if mode != "passive":
+            connection.set_active(mode)
+        good, bad = line.records.seal(b"good"), bytearray(line.records.seal(b"bad"))
+        bad[-1] ^= 1
+        line.peer.socket.send(good + bytes(bad))
+        line.stage.settle()
+        if mode == "passive":
+            assert line.stage.result(connection.receive(100)) == b"good"
+            assert refusal(line.stage, lambda: connection.receive(100)) == "tls"
+            line.stage.settle()
+        else:
+            assert owner.chunks == [b"good"]
+        assert owner.closed == ["tls: decryption failed or bad record mac"]
+
+
+def test_a_reset_that_the_look_for_the_end_meets_is_told(scene: Callable[..., Scene]) -> None:
+    with scene() as line:
+        line.far.fail_next("recv", ConnectionResetError(errno.ECONNRESET, ""))
+        line.peer.socket.shutdown(socket.SHUT_WR)
+        line.stage.settle()
+        assert line.owner.closed == ["reset"]
+
+
+def test_a_key_update_is_answered_while_nobody_reads_when_the_end_is_looked_for(scene: Callable[..., Scene]) -> None:
+    with scene(half_open=True) as line:
+        line.send(KEY_UPDATE + ASKED)
+        line.records.update_key()
+        line.send(b"\1\0", ALERT)
+        line.peer.socket.shutdown(socket.SHUT_WR)
+        line.stage.settle()
+        assert line.owner.closed == ["eof"]
+        line.connection.send(b"after the answer")
+        assert line.peer.receive_exactly(16) == b"after the answer"
+
+
+def test_who_received_in_plaintext_finds_what_the_engine_has_behind_an_upgrade(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    class Upgrades(Owner):
+        """Receives the line that asks for TLS."""
+
+        def handle_connection(self, connection: ConnectionHandle) -> None:
+            connection.activate()
+            self.arrived.append(connection)
+
+    files = certificates.server
+    tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+    with Stage(Settings(options=Options(server_tls=tls))) as stage:
+        owner = spawn(stage, Upgrades)
+        peer = stage.connect_to(owner.actor_ref)
+        connection = owner.arrived[0]
+        asked = connection.receive(100)
+        peer.send(b"STARTTLS")
+        assert stage.result(asked) == b"STARTTLS"
+        connection.upgrade_to_tls_server()
+        peer.start_tls("localhost", ssl.create_default_context(cafile=certificates.ca))
+        waiting = connection.receive(5)
+        rest: list[bool] = []
+        waiting.on_done(lambda _: rest.append(connection.receive(5).done))
+        peer.send(b"onetwothree")
+        assert stage.result(waiting) == b"onetw"
+        assert rest == [True]
+        assert not connection.tls_available

@@ -174,6 +174,56 @@ def test_a_half_open_connection_whose_end_was_told_is_watched_for_nothing_and_do
         assert watched(stage, peer) is None
 
 
+def test_a_half_open_connection_of_an_owner_without_on_close_does_not_spin_at_its_end() -> None:
+    class Deaf(Owner):
+        """Does not want to hear of the end."""
+
+        on_close = None  # type: ignore[assignment]
+
+    with stage_with(half_open=True) as stage:
+        owner = spawn(stage, Deaf)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.arrived[0].set_active("active")
+        peer.shutdown_write()
+        assert watched(stage, peer) is None
+        owner.arrived[0].send(b"still open")
+        assert peer.receive_exactly(10) == b"still open"
+
+
+@pytest.mark.parametrize("mode", ["active", "once", 1])
+def test_what_a_receive_left_of_a_line_is_pushed_at_once(mode: str | int) -> None:
+    with stage_with(framing="line") as stage:
+        owner, connection, peer = Line.on(stage)
+        peer.send(b"hello\n")
+        assert stage.result(connection.receive(3)) == b"hel"
+        connection.set_active(mode)
+        stage.settle()
+        assert owner.chunks == [b"lo\n"]
+
+
+def test_data_is_watched_for_again_after_a_turn_that_had_become_about_nothing() -> None:
+    class Slow(Owner):
+        """Receives, after a second, what came meanwhile, and wants to be told of the rest."""
+
+        async def on_data(self, connection: ConnectionHandle, data: bytes) -> None:  # type: ignore[override]
+            self.chunks.append(data)
+            await self.sleep(1)
+            connection.set_active("passive")
+            if data == b"one":
+                self.chunks.append(await connection.receive(100))
+            connection.set_active("active")
+
+    with Stage() as stage:
+        owner = spawn(stage, Slow)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.arrived[0].set_active("active")
+        for word in (b"one", b"two", b"+"):
+            peer.send(word)
+        stage.advance(1)
+        peer.send(b"three")
+        assert owner.chunks == [b"one", b"two+", b"three"]
+
+
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -239,9 +289,11 @@ def test_who_may_not_have_had_all_finds_the_rest_at_once() -> None:
     with Stage() as stage:
         _, connection, peer = Line.on(stage)
         waiting = connection.receive(3)
+        at_once: list[bool] = []
+        waiting.on_done(lambda _: at_once.append(connection.receive(3).done))
         peer.send(b"onetwo")
         assert stage.result(waiting) == b"one"
-        assert connection.receive(3).done
+        assert at_once == [True]
 
 
 def test_who_changes_the_framing_finds_what_is_here_already_and_does_not_wait_for_the_loop() -> None:
@@ -425,6 +477,41 @@ def test_nothing_is_sent_behind_output_that_was_lost(sent: str) -> None:
         assert peer.receive() == b""
         connection.close()
         assert (peer.receive_all(), peer.ended) == (b"", "reset")
+
+
+def test_who_waits_for_room_is_told_when_the_output_is_lost() -> None:
+    with stage_with(capacity=10, write_buffer_limit=20) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        drained = connection.drained()
+        far(peer).fail_next("send", os_error(errno.EPIPE))
+        assert peer.receive_exactly(10) == bytes(10)
+        with pytest.raises(Exception, match="reset"):
+            stage.result(drained)
+
+
+def test_contract_18_a_half_open_connection_whose_output_is_lost_refuses_the_next_send() -> None:
+    """Its owner has heard of the end already, and no callback tells of this."""
+    with stage_with(half_open=True) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        peer.shutdown_write()
+        assert owner.closed == ["eof"]
+        far(peer).fail_next("send", os_error(errno.EPIPE))
+        assert connection.send(b"lost") == 4
+        with pytest.raises(Exception, match="reset"):
+            connection.send(b"in vain")
+
+
+def test_who_may_write_does_so_before_more_is_read() -> None:
+    with stage_with(capacity=10) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        connection.send(bytes(15))
+        assert peer.socket.recv(10) == bytes(10)
+        peer.offer(b"x")
+        connection._core.on_ready(READ | WRITE)
+        assert (connection._core.output, owner.chunks) == (None, [b"x"])
 
 
 def test_a_half_close_waits_for_the_output_before_it() -> None:
@@ -713,6 +800,31 @@ def test_a_peer_that_leaves_a_pending_connection_is_told_when_it_is_activated() 
         assert owner.closed == []
         owner.arrived[0].activate()
         stage.until(lambda: owner.closed == ["eof"])
+
+
+class Handler(Owner):
+    """Hands its connection over, and is ended while it still waits."""
+
+    actor_stop_interrupts = True
+
+    async def on_data(self, connection: ConnectionHandle, data: bytes) -> None:  # type: ignore[override]
+        self.reaction(connection, data)
+        await self.sleep(1000)
+
+
+def test_contract_g4_an_owner_that_is_ended_in_its_callback_takes_no_connection_along_that_it_had_handed_over() -> None:
+    with Stage() as stage:
+        other, owner = spawn(stage), spawn(stage, Handler)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.reaction = lambda connection, _data: connection.transfer(other.actor_ref)
+        owner.arrived[0].set_active("active")
+        peer.send(b"x")
+        assert len(other.arrived) == 1
+        owner.actor_ref.stop(block=False)
+        stage.settle()
+        assert not owner.actor_ref.is_alive()
+        other.arrived[0].send(b"alive")
+        assert peer.receive_exactly(5) == b"alive"
 
 
 # -- addresses and options -----------------------------------------------------------------------------------------

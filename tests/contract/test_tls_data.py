@@ -564,3 +564,11 @@ def test_contract_11_a_thread_that_sends_much_waits_for_room_also_where_both_lim
     sending = owner.ref.ask(lambda _: connection.send(sent), block=False)
     assert peer.receive_exactly(len(sent)) == sent
     assert outcome_of(sending) == len(sent)
+
+
+def test_contract_11_a_thread_sends_also_where_the_limit_has_no_room_for_a_record(stage: TlsStage) -> None:
+    owner = stage.owner("thread")
+    connection, peer = owner.meet_tls("server", write_buffer_limit=100)
+    sending = owner.ref.ask(lambda _: connection.send(b"hello"), block=False)
+    assert peer.receive_exactly(5) == b"hello"
+    assert outcome_of(sending) == 5
