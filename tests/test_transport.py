@@ -28,6 +28,12 @@ class Keeper(Owner):
         self.arrived.append(connection)
 
 
+class Deaf(Owner):
+    """Does not want to hear of the end."""
+
+    on_close = None  # type: ignore[assignment]
+
+
 def stage_with(capacity: int = 1 << 16, **options: Any) -> Stage:
     return Stage(Settings(options=Options(**options)), receive_capacity=capacity, send_capacity=0)
 
@@ -175,11 +181,6 @@ def test_a_half_open_connection_whose_end_was_told_is_watched_for_nothing_and_do
 
 
 def test_a_half_open_connection_of_an_owner_without_on_close_does_not_spin_at_its_end() -> None:
-    class Deaf(Owner):
-        """Does not want to hear of the end."""
-
-        on_close = None  # type: ignore[assignment]
-
     with stage_with(half_open=True) as stage:
         owner = spawn(stage, Deaf)
         peer = stage.connect_to(owner.actor_ref)
@@ -637,6 +638,50 @@ def test_contract_11_a_connection_that_reached_its_limit_is_reset_since_its_stre
         assert [reason.partition(":")[0] for reason in owner.closed] == ["limit"]
 
 
+@pytest.mark.parametrize("kind", [Owner, Deaf], ids=["on_close", "no on_close"])
+def test_contract_13_a_stream_that_ends_inside_of_a_frame_is_flushed_and_closed_within_the_linger_time(
+    kind: type[Owner],
+) -> None:
+    with stage_with(capacity=10, framing="length-2", linger_timeout=5) as stage:
+        owner = spawn(stage, kind)
+        for takes in (True, False):
+            peer = stage.connect_to(owner.actor_ref)
+            connection = owner.arrived[-1]
+            connection.set_active("active")
+            connection.send(STREAM[:98])
+            peer.send(b"\0\3tw")
+            peer.shutdown_write()
+            if takes:
+                assert peer.receive_all() == b"\0\x62" + STREAM[:98]
+            stage.advance(5)
+            assert not stage.network.connections
+        reason = "io: the stream ended inside of a frame"
+        assert owner.closed == ([reason, reason] if kind is Owner else [])
+
+
+def test_contract_18_a_half_open_connection_whose_end_was_told_ends_with_its_send_timeout() -> None:
+    with stage_with(capacity=10, half_open=True, send_timeout=30) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        peer.shutdown_write()
+        connection.send(bytes(100))
+        stage.advance(30)
+        assert owner.closed == ["eof"]
+        assert not stage.network.connections
+
+
+def test_contract_09_no_on_passive_comes_behind_the_failure_of_the_last_callback() -> None:
+    def fail(_connection: ConnectionHandle, _data: bytes) -> None:
+        raise ValueError("on purpose")
+
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        owner.reaction = fail
+        connection.set_active(1)
+        peer.send(b"x")
+        assert (owner.passive, owner.closed) == (0, ["callback: ValueError"])
+
+
 def end_by_peer_close(_connection: ConnectionHandle, peer: Peer) -> None:
     peer.close()
 
@@ -828,6 +873,16 @@ def test_contract_g4_an_owner_that_is_ended_in_its_callback_takes_no_connection_
 
 
 # -- addresses and options -----------------------------------------------------------------------------------------
+
+
+def test_changed_framing_makes_a_chunk_of_what_was_none() -> None:
+    with stage_with(framing="line") as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.set_active("active")
+        peer.send(b"no line")
+        connection.set_framing("raw")
+        stage.settle()
+        assert owner.chunks == [b"no line"]
 
 
 def test_addresses_are_still_there_in_on_close() -> None:

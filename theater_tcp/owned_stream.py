@@ -401,6 +401,7 @@ class OwnedStream(Stream):
         self._close_told = True
         if self.reason is not None and self.state.phase is not CLOSING:
             self.state.apply(FAIL)
+            self.finish()  # where the stream ended inside of a frame, the socket is still open
         if not self.owner.hears("on_close"):  # type: ignore[union-attr]
             self.end_was_heard()
             return None
