@@ -15,6 +15,7 @@ import pytest
 
 from tests.tls_records import ALERT, APPLICATION_DATA, HANDSHAKE, Records13, secrets_in
 from theater_tcp import Options, ServerTls, Settings
+from theater_tcp.errors import TheaterError
 from theater_tcp.testing import MemorySocket, Peer, Stage
 from theater_tcp.testing.line import Owner, refusal, spawn
 
@@ -79,6 +80,14 @@ class Scene:
         return len(self.owner.arrived) == before + 1
 
 
+class Upgrades(Owner):
+    """Upgrades its connections when the test says so."""
+
+    def handle_connection(self, connection: ConnectionHandle) -> None:
+        connection.activate()
+        self.arrived.append(connection)
+
+
 @pytest.fixture
 def scene(certificates: Certificates, tmp_path: Path) -> Callable[..., Scene]:
     """Makes one, with these options."""
@@ -130,6 +139,17 @@ def test_the_deadline_of_a_handshake_ends_with_it(scene: Callable[..., Scene]) -
         assert line.owner.chunks == [b"still here"]
 
 
+def test_contract_g4_an_owner_that_ends_takes_the_handshakes_under_way_along(scene: Callable[..., Scene]) -> None:
+    with scene() as line:
+        stage = line.stage
+        silent = stage.connect_to(line.owner.actor_ref)
+        line.owner.actor_ref.stop(block=False)
+        stage.settle()
+        assert silent.receive_all() == b""
+        line.peer.close()
+        assert not stage.network.connections
+
+
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +191,69 @@ def test_a_broken_record_behind_data_is_told_at_once_and_after_the_data(scene: C
         assert owner.closed == ["tls: decryption failed or bad record mac"]
 
 
+@pytest.mark.parametrize("mode", ["active", "once", "receive", "late"])
+def test_a_line_without_its_end_comes_before_the_end_though_both_are_in_one_segment(
+    scene: Callable[..., Scene], mode: str
+) -> None:
+    with scene(framing="line") as line:
+        owner, connection = line.owner, line.connection
+        waiting = connection.receive(100) if mode == "receive" else None
+        if mode in ("active", "once"):
+            connection.set_active(mode)
+        line.peer.socket.send(line.records.seal(b"la") + line.records.seal(b"st") + line.records.seal(b"\1\0", ALERT))
+        line.stage.settle()
+        if mode == "late":
+            waiting = connection.receive(100)
+        assert (b"".join(owner.chunks) if waiting is None else line.stage.result(waiting)) == b"last"
+        line.stage.settle()
+        assert owner.closed == ["eof"]
+
+
+@pytest.mark.parametrize("framing", ["line", "length-1"])
+def test_contract_17_a_stream_that_was_cut_off_leaves_no_part_of_a_chunk(
+    scene: Callable[..., Scene], framing: str
+) -> None:
+    with scene(framing=framing) as line:
+        line.connection.set_active("active")
+        line.send(b"\x64DELETE 1", APPLICATION_DATA)
+        line.peer.cut_off()
+        assert (line.owner.chunks, line.owner.closed) == ([], ["tls-truncated"])
+
+
+@pytest.mark.parametrize("behind", [b"", b"\x16\3\1"], ids=["nothing", "a handshake record"])
+def test_contract_15_what_a_receive_left_of_a_line_is_plaintext_before_tls(
+    certificates: Certificates, behind: bytes
+) -> None:
+    files = certificates.server
+    tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+    with Stage(Settings(options=Options(server_tls=tls, framing="line"))) as stage:
+        owner = spawn(stage, Upgrades)
+        peer = stage.connect_to(owner.actor_ref)
+        connection = owner.arrived[0]
+        peer.send(b"STARTTLS\n" + behind)
+        assert stage.result(connection.receive(3)) == b"STA"
+        assert refusal(stage, connection.upgrade_to_tls_server) == "plaintext-before-tls"
+        stage.settle()
+        assert owner.closed == ["plaintext-before-tls"]
+
+
+def test_an_upgrade_of_a_connection_that_has_ended_is_told_why_at_once(certificates: Certificates) -> None:
+    files = certificates.server
+    tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+    with Stage(Settings(options=Options(server_tls=tls))) as stage:
+        owner = spawn(stage, Upgrades)
+        peer = stage.connect_to(owner.actor_ref)
+        connection = owner.arrived[0]
+        end: MemorySocket = peer.socket.other_end
+        end.fail_next("recv", ConnectionResetError(errno.ECONNRESET, ""))
+        with pytest.raises(TheaterError, match="reset"):
+            connection.receive(10)
+        with pytest.raises(TheaterError, match="reset"):
+            connection.upgrade_to_tls_server()
+        stage.settle()
+        assert owner.closed == ["reset"]
+
+
 def test_a_reset_that_the_look_for_the_end_meets_is_told(scene: Callable[..., Scene]) -> None:
     with scene() as line:
         line.far.fail_next("recv", ConnectionResetError(errno.ECONNRESET, ""))
@@ -194,13 +277,6 @@ def test_a_key_update_is_answered_while_nobody_reads_when_the_end_is_looked_for(
 def test_who_received_in_plaintext_finds_what_the_engine_has_behind_an_upgrade(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    class Upgrades(Owner):
-        """Receives the line that asks for TLS."""
-
-        def handle_connection(self, connection: ConnectionHandle) -> None:
-            connection.activate()
-            self.arrived.append(connection)
-
     files = certificates.server
     tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
     with Stage(Settings(options=Options(server_tls=tls))) as stage:

@@ -15,10 +15,11 @@ import pytest
 
 from tests.certificates_fixture import Certificates
 from theater_tcp import ConnectionHandle, Options, ServerTls, Settings
+from theater_tcp.framing import FRAMINGS
 from theater_tcp.poller import PEER_SHUTDOWN, READ, WRITE
 from theater_tcp.testing import MemorySocket, Peer, Stage
 from theater_tcp.testing.conformance import STREAM
-from theater_tcp.testing.line import GO_AHEAD, STARTTLS, Line, Owner, spawn
+from theater_tcp.testing.line import GO_AHEAD, STARTTLS, Line, Owner, receive_exactly, refusal, spawn
 
 
 class Keeper(Owner):
@@ -354,6 +355,83 @@ def test_the_timeout_of_a_receive_that_was_answered_does_not_end_the_next_one(fr
         assert stage.result(waiting) == b"two\n"
 
 
+@pytest.mark.parametrize("framing", ["length-1", "length-2", "length-4"])
+@pytest.mark.parametrize("mode", ["active", "receive"])
+def test_a_frame_may_be_as_long_as_the_read_buffer_limit(framing: str, mode: str) -> None:
+    with stage_with(framing=framing, read_buffer_limit=100) as stage:
+        owner, connection, peer = Line.on(stage)
+        waiting = None
+        if mode == "active":
+            connection.set_active("active")
+        else:
+            waiting = connection.receive(100)
+        prefix = (100).to_bytes(FRAMINGS[framing], "big")
+        for start in range(0, 100, 50):
+            peer.send(prefix * (start == 0) + STREAM[start : start + 50])
+        assert (b"".join(owner.chunks) if waiting is None else stage.result(waiting)) == STREAM[:100]
+
+
+def test_g2_a_receive_that_finds_much_gives_no_more_than_the_read_buffer_limit() -> None:
+    with stage_with(read_buffer_limit=10) as stage:
+        _, connection, peer = Line.on(stage)
+        peer.send(STREAM[:50])
+        assert stage.result(connection.receive(100)) == STREAM[:10]
+
+
+def test_g1_what_a_receive_left_of_a_line_comes_first_also_in_another_framing() -> None:
+    with stage_with(framing="line") as stage:
+        _, connection, peer = Line.on(stage)
+        peer.send(b"hello\nworld")
+        assert stage.result(connection.receive(3)) == b"hel"
+        connection.set_framing("raw")
+        assert receive_exactly(stage, connection, 8) == b"lo\nworld"
+
+
+@pytest.mark.parametrize(("framing", "part"), [("line", b"DELETE 1"), ("length-1", b"\x64DELETE 1")])
+@pytest.mark.parametrize("mode", ["active", "receive"])
+def test_contract_19_a_reset_leaves_no_part_of_a_chunk_and_is_told_as_what_it_is(
+    framing: str, part: bytes, mode: str
+) -> None:
+    with stage_with(framing=framing) as stage:
+        owner, connection, peer = Line.on(stage)
+        waiting = None
+        if mode == "active":
+            connection.set_active("active")
+        else:
+            waiting = connection.receive(100)
+        peer.send(part)
+        peer.abort()
+        if waiting is not None:
+            assert refusal(stage, lambda: waiting) == "reset"
+            stage.settle()
+        assert (owner.chunks, owner.closed) == ([], ["reset"])
+
+
+def test_a_frame_that_is_too_long_is_found_where_it_lies_and_not_with_the_next_bytes() -> None:
+    with stage_with(framing="length-1", max_frame=5) as stage:
+        owner, connection, peer = Line.on(stage)
+        peer.send(b"\1a\x64part")
+        assert stage.result(connection.receive(5)) == b"a"
+        connection.set_active("once")
+        stage.settle()
+        assert [reason.partition(":")[0] for reason in owner.closed] == ["limit"]
+
+
+def test_a_receive_while_the_end_is_told_is_refused_as_closed() -> None:
+    kinds = []
+
+    class Last(Owner):
+        """Tries once more."""
+
+        def on_close(self, connection: ConnectionHandle, reason: str) -> None:
+            kinds.append((reason, refusal(stage, lambda: connection.receive(10))))
+
+    with Stage() as stage:
+        peer = stage.connect_to(spawn(stage, Last).actor_ref)
+        peer.abort()
+        assert kinds == [("reset", "closed")]
+
+
 @pytest.mark.parametrize("limit", [1, 10, 1000])
 def test_g2_no_more_is_read_at_a_time_than_the_read_buffer_limit(limit: int) -> None:
     with stage_with(read_buffer_limit=limit) as stage:
@@ -489,6 +567,36 @@ def test_who_waits_for_room_is_told_when_the_output_is_lost() -> None:
         assert peer.receive_exactly(10) == bytes(10)
         with pytest.raises(Exception, match="reset"):
             stage.result(drained)
+
+
+def test_who_waits_for_room_is_told_when_reading_finds_the_connection_gone() -> None:
+    class Sends(Owner):
+        """Sends much, and waits for room."""
+
+        async def on_data(self, connection: ConnectionHandle, data: bytes) -> None:  # type: ignore[override]
+            connection.set_active("passive")
+            connection.send(bytes(100))
+            await connection.drained()
+
+    with stage_with(capacity=10, write_buffer_limit=20) as stage:
+        owner = spawn(stage, Sends)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.arrived[0].set_active("active")
+        peer.send(b"x")
+        far(peer).fail_next("recv", os_error(errno.ECONNRESET))
+        peer.shutdown_write()
+        assert owner.closed == ["reset"]
+
+
+def test_who_waits_for_room_is_told_when_the_connection_is_closed() -> None:
+    with stage_with(capacity=10, write_buffer_limit=20) as stage:
+        _, connection, peer = Line.on(stage)
+        connection.send(bytes(100))
+        drained = connection.drained()
+        connection.close()
+        with pytest.raises(Exception, match="closed"):
+            stage.result(drained)
+        assert peer.receive_all() == bytes(100)
 
 
 def test_contract_18_a_half_open_connection_whose_output_is_lost_refuses_the_next_send() -> None:
@@ -774,6 +882,16 @@ def test_a_connection_that_hears_of_its_peer_is_not_idle(mode: str) -> None:
         assert owner.closed == []
 
 
+def test_what_was_sent_goes_out_though_the_connection_is_idle() -> None:
+    with stage_with(capacity=10, idle_timeout=20, linger_timeout=50) as stage:
+        owner, connection, peer = Line.on(stage)
+        connection.send(STREAM[:50])
+        stage.advance(20)
+        assert owner.closed == ["timeout"]
+        assert (peer.receive_all(), peer.ended) == (STREAM[:50], "eof")
+        assert stage.metrics().timeouts == 1
+
+
 def test_a_connection_whose_peer_takes_a_little_at_a_time_is_not_idle() -> None:
     with stage_with(capacity=10, idle_timeout=20, send_timeout=1000) as stage:
         owner, connection, peer = Line.on(stage)
@@ -872,7 +990,40 @@ def test_contract_g4_an_owner_that_is_ended_in_its_callback_takes_no_connection_
         assert peer.receive_exactly(5) == b"alive"
 
 
+def test_a_connection_whose_end_is_being_told_does_not_outlive_the_runtime() -> None:
+    class Lingering(Owner):
+        """Takes its time over the end."""
+
+        async def on_close(self, connection: ConnectionHandle, reason: str) -> None:  # type: ignore[override]
+            self.closed.append(reason)
+            await self.sleep(10000)
+
+    with Stage() as stage:
+        owner = spawn(stage, Lingering)
+        peer = stage.connect_to(owner.actor_ref)
+        peer.shutdown_write()
+        assert owner.closed == ["eof"]
+        stage.shutdown(0)
+        assert not stage.network.connections
+        assert far(peer).fileno() == -1
+
+
 # -- addresses and options -----------------------------------------------------------------------------------------
+
+
+def test_changed_timeouts_hold_for_what_waits_already() -> None:
+    with stage_with(capacity=10, send_timeout=30, pending_timeout=30) as stage:
+        owner, connection, _ = Line.on(stage)
+        keeper = spawn(stage, Keeper)
+        stage.connect_to(keeper.actor_ref)
+        connection.send(bytes(100))
+        stage.advance(20)
+        connection.set_options(send_timeout=100)
+        keeper.arrived[0].set_options(pending_timeout=100)
+        stage.advance(90)
+        assert owner.closed == keeper.closed == []
+        stage.advance(10)
+        assert owner.closed == keeper.closed == ["timeout"]
 
 
 def test_changed_framing_makes_a_chunk_of_what_was_none() -> None:
