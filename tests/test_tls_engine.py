@@ -344,6 +344,15 @@ def test_a_server_name_that_is_no_name_fails_the_handshake_and_prints_nothing(
 
 
 @both_versions
+def test_what_comes_behind_a_client_hello_is_heeded(contexts: Contexts, version: str) -> None:
+    pair = Pair(contexts.server(version), contexts.client(version))
+    pair.client.handshake()
+    alert = b"\x15\3\3\0\2\2\x28"  # handshake_failure, fatal
+    pair.server.feed(pair.client.take_output() + alert)
+    assert failure_of(pair.server) == "the peer's alert: handshake failure"
+
+
+@both_versions
 @pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
 def test_an_end_of_stream_in_the_handshake_is_a_failure_that_says_so(
     contexts: Contexts, version: str, server_side: bool

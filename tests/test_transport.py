@@ -15,6 +15,7 @@ import pytest
 
 from tests.certificates_fixture import Certificates
 from theater_tcp import ConnectionHandle, Options, ServerTls, Settings
+from theater_tcp.errors import ShutDown
 from theater_tcp.framing import FRAMINGS
 from theater_tcp.poller import PEER_SHUTDOWN, READ, WRITE
 from theater_tcp.testing import MemorySocket, Peer, Stage
@@ -776,6 +777,19 @@ def test_contract_18_a_half_open_connection_whose_end_was_told_ends_with_its_sen
         stage.advance(30)
         assert owner.closed == ["eof"]
         assert not stage.network.connections
+
+
+def test_contract_19_a_callback_that_passes_on_the_runtimes_end_is_no_failure() -> None:
+    def passes_on(_connection: ConnectionHandle, _data: bytes) -> None:
+        raise ShutDown
+
+    with Stage() as stage:
+        owner, connection, peer = Line.on(stage)
+        owner.reaction = passes_on
+        connection.set_active("active")
+        peer.send(b"x")
+        assert owner.closed == ["shutdown"]
+        assert stage.metrics().callback_failures == 0
 
 
 def test_contract_09_no_on_passive_comes_behind_the_failure_of_the_last_callback() -> None:

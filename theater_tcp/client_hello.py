@@ -73,7 +73,7 @@ class ClientHello:
                 return None
             message += received[start : start + size]
             self._position = start + size
-            if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4], "big"):
+            if len(message) >= 4 + int.from_bytes(message[1:4], "big"):
                 return bytes(message)
 
     def taken(self) -> bytearray:
