@@ -480,7 +480,8 @@ def test_the_protocol_is_the_best_of_the_servers_that_both_speak(
 
 def test_an_address_is_verified_and_not_asked_for(contexts: Contexts) -> None:
     """RFC 6066, 3: literal addresses are not permitted in SNI."""
-    assert Pair.secured(contexts, name="127.0.0.1").server.info().server_name is None
+    pair = Pair.secured(contexts, name="127.0.0.1")
+    assert pair.server.info().server_name is pair.client.info().server_name is None
 
 
 @both_versions

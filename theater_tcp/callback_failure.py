@@ -19,7 +19,7 @@ def ended_with_its_connection(error: BaseException, reason: str | None) -> bool:
         error: what the callback raised.
         reason: why the connection ended, or why nothing can be sent any more; None if neither is so.
     """
-    if reason is None or not isinstance(error, TheaterError):
+    if reason is None:
         return False
     kind = _kind_behind(error)
     return kind != "" and (reason.startswith(kind) or kind == Closed.kind)
