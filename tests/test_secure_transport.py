@@ -81,7 +81,9 @@ class Scene:
 
 
 class Upgrades(Owner):
-    """Upgrades its connections when the test says so."""
+    """Upgrades its connections when the test says so, and does not want to hear how it went."""
+
+    on_tls = None  # type: ignore[assignment]
 
     def handle_connection(self, connection: ConnectionHandle) -> None:
         connection.activate()
@@ -137,6 +139,32 @@ def test_the_deadline_of_a_handshake_ends_with_it(scene: Callable[..., Scene]) -
         line.connection.set_active("active")
         line.stage.settle()
         assert line.owner.chunks == [b"still here"]
+
+
+def test_the_alert_of_a_failed_handshake_is_delivered_on_top_of_unread_bytes(scene: Callable[..., Scene]) -> None:
+    """A reset, which closing on top of them would be, could destroy it on its way."""
+    with scene() as line:
+        peer = line.stage.connect_to(line.owner.actor_ref, receive_capacity=1 << 16)
+        peer.send(b"\x16\3\1\0\5hello" + bytes(40_000))
+        assert peer.receive_all()[:1] == b"\x15"
+        assert peer.ended == "eof"
+
+
+def test_an_upgrade_fails_at_once_when_the_peer_goes_while_plaintext_waits_to_go_out(
+    certificates: Certificates,
+) -> None:
+    files = certificates.server
+    tls = ServerTls(cert=files.cert, key=files.key, auto_handshake=False)
+    with Stage(Settings(options=Options(server_tls=tls)), receive_capacity=10, send_capacity=0) as stage:
+        owner = spawn(stage, Upgrades)
+        peer = stage.connect_to(owner.actor_ref)
+        connection = owner.arrived[0]
+        connection.send(bytes(100))
+        upgrading = connection.upgrade_to_tls_server()
+        peer.abort()
+        assert refusal(stage, lambda: upgrading) == "tls"
+        stage.settle()
+        assert owner.closed == ["tls: the peer ended the connection"]
 
 
 def test_contract_g4_an_owner_that_ends_takes_the_handshakes_under_way_along(scene: Callable[..., Scene]) -> None:
@@ -257,6 +285,19 @@ def test_an_upgrade_of_a_connection_that_has_ended_is_told_why_at_once(certifica
 def test_a_reset_that_the_look_for_the_end_meets_is_told(scene: Callable[..., Scene]) -> None:
     with scene() as line:
         line.far.fail_next("recv", ConnectionResetError(errno.ECONNRESET, ""))
+        line.peer.socket.shutdown(socket.SHUT_WR)
+        line.stage.settle()
+        assert line.owner.closed == ["reset"]
+
+
+@pytest.mark.parametrize("mode", ["active", "once"])
+def test_contract_17_a_reset_that_sending_met_is_told_and_not_the_truncation_that_reading_sees(
+    scene: Callable[..., Scene], mode: str
+) -> None:
+    with scene() as line:
+        line.connection.set_active(mode)
+        line.far.fail_next("send", ConnectionResetError(errno.ECONNRESET, ""))
+        line.connection.send(b"lost")
         line.peer.socket.shutdown(socket.SHUT_WR)
         line.stage.settle()
         assert line.owner.closed == ["reset"]

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.certificates_fixture import Certificates
+from tests.in_time import in_time
 from tests.tls_records import ALERT, HANDSHAKE, Records12, Records13, cut_records, random_of, secrets_in
 from theater_tcp.credentials import ClientCredentials, ServerCredentials
 from theater_tcp.errors import InvalidArgument, TheaterError, TlsFailed, TlsTruncated
@@ -1044,6 +1045,20 @@ def test_a_close_after_the_end_of_the_tcp_stream_loses_nothing_that_came(
     got, error = read_to_the_end(pair.server)
     assert isinstance(error, TlsTruncated)
     assert got == (b"onetwo" if part is None else b"one")
+
+
+@both_versions
+def test_a_close_after_the_peers_close_and_the_end_of_the_tcp_stream_comes_back(
+    contexts: Contexts, version: str
+) -> None:
+    pair = Pair.secured(contexts, version)
+    pair.client.write(b"one")
+    pair.client.close()
+    pair.server.feed(pair.client.take_output())
+    pair.server.feed_eof()
+    in_time(pair.server.close)
+    assert read_to_the_end(pair.server) == (b"one", None)
+    assert pair.server.ended
 
 
 def test_after_a_failure_a_close_says_nothing(contexts: Contexts) -> None:

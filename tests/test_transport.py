@@ -204,6 +204,26 @@ def test_what_a_receive_left_of_a_line_is_pushed_at_once(mode: str | int) -> Non
         assert owner.chunks == [b"lo\n"]
 
 
+def test_lines_that_came_while_the_owner_waited_are_handled_one_behind_the_other() -> None:
+    class Slow(Owner):
+        """Takes a second over each line."""
+
+        async def on_data(self, _connection: ConnectionHandle, data: bytes) -> None:  # type: ignore[override]
+            self.chunks.append(data)
+            await self.sleep(1)
+
+    with stage_with(framing="line") as stage:
+        owner = spawn(stage, Slow)
+        peer = stage.connect_to(owner.actor_ref)
+        owner.arrived[0].set_active("active")
+        peer.send(b"one\n")
+        peer.send(b"two\nthree\nfour\n")
+        for expected in (b"one\n", b"two\n", b"three\n", b"four\n"):
+            assert owner.chunks.pop() == expected
+            assert owner.chunks == []
+            stage.advance(1)
+
+
 def test_data_is_watched_for_again_after_a_turn_that_had_become_about_nothing() -> None:
     class Slow(Owner):
         """Receives, after a second, what came meanwhile, and wants to be told of the rest."""
