@@ -128,6 +128,21 @@ def test_contract_11_what_a_peer_held_up_counts_for_the_hard_limit_and_no_owner_
         assert not caplog.records
 
 
+def test_contract_11_a_handshake_that_meets_the_hard_limit_ends_its_connection_without_a_traceback(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = certificates.server
+    tls = ServerTls(cert=files.cert, key=files.key)
+    options = Options(server_tls=tls, write_buffer_limit=100, write_buffer_hard_limit=100)
+    with Stage(Settings(options=options), receive_capacity=10, send_capacity=0) as stage:
+        owner = spawn(stage)
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            stage.connect_to(owner.actor_ref).start_tls()
+        assert not stage.network.connections
+        assert (owner.arrived, owner.closed) == ([], [])
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # -- the handshake's leftovers ---------------------------------------------------------------------------------------
 
 
