@@ -1234,6 +1234,72 @@ def test_g5_a_handler_whose_clean_up_awaits_or_fails_does_not_hold_up_the_end(lo
     assert sorted(diary) == ["start", "start", "stop", "stop"]
 
 
+def test_g5_an_exit_in_a_handler_s_clean_up_does_not_hold_up_the_end(
+    loop_kind: type[Diary], caplog: pytest.LogCaptureFixture
+) -> None:
+    theater = Theater().start()
+    diary: list[Any] = []
+    ref = theater.spawn(loop_kind, diary)
+    begun = threading.Event()
+
+    async def leave() -> None:
+        begun.set()
+        try:
+            await Future[None]()
+        finally:
+            sys.exit(3)
+
+    ref.tell(leave)
+    assert begun.wait(TIMEOUT)
+    assert in_time(lambda: theater.shutdown(0)) is True
+    assert diary == ["start", "stop"]
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_g5_an_exit_in_on_stop_does_not_hold_up_the_end(loop_kind: type[Diary], is_async: bool) -> None:
+    class Exiting(loop_kind):  # type: ignore[valid-type,misc]
+        def on_stop(self) -> Any:
+            return later() if is_async else sys.exit(3)
+
+    async def later() -> None:
+        await theater.to_thread(int)
+        sys.exit(3)
+
+    theater = Theater().start()
+    diary: list[Any] = []
+    theater.spawn(loop_kind, diary)
+    theater.spawn(Exiting)
+    assert in_time(lambda: theater.shutdown(0)) is True
+    assert diary == ["start", "stop"]
+
+
+@pytest.mark.parametrize("step", ["is_there", "loop_actor_of"])
+def test_g5_ctrl_c_in_a_step_of_the_way_down_does_not_end_it_halfway(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """On the thread of ``run()`` it strikes anywhere; here in what a step calls, once."""
+    plain: Callable[[Any], Any] = getattr(drain, step)
+    strikes = [KeyboardInterrupt()]
+
+    def struck(what: Any) -> Any:
+        if strikes:
+            raise strikes.pop()
+        return plain(what)
+
+    monkeypatch.setattr(drain, step, struck)
+    theater = Theater()
+    diary: list[Any] = []
+
+    def first() -> None:
+        theater.spawn(TcpDiary, diary)
+        theater.request_shutdown()
+
+    with pytest.raises(KeyboardInterrupt):
+        in_time(lambda: theater.run(first))
+    assert diary == ["start", "stop"]
+
+
 def test_a_handler_that_waits_has_the_drain_timeout_to_end_by_itself() -> None:
     theater = Theater().start()
     ref = theater.spawn(LoopDiary)

@@ -188,6 +188,23 @@ def test_what_a_coroutine_s_clean_up_raises_is_logged_and_it_has_ended(
     assert "no number" in caplog.text
 
 
+@pytest.mark.parametrize("stronger", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_a_coroutine_s_clean_up_is_its_end_and_not_that_of_who_cancels_it(
+    loop: SteppedLoop, stronger: BaseException
+) -> None:
+    future: Future[int] = Future()
+
+    async def leaving() -> None:
+        try:
+            await future
+        finally:
+            raise stronger
+
+    running = Running(loop, leaving())
+    running.task.cancel(ValueError("cancelled"))
+    assert running.ended == [(None, stronger)]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the interpreter's own try, at last
 def test_a_coroutine_that_refuses_to_be_ended_has_ended_all_the_same(
     loop: SteppedLoop, caplog: pytest.LogCaptureFixture

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from theater_tcp.actor import LoopActor
-    from theater_tcp.event_loop import EventLoop
+    from theater_tcp.event_loop import EventLoop, Timer
     from theater_tcp.network import Network
 
 __all__ = ["STOP_TIMEOUT", "Drain", "is_there", "loop_actor_of", "loop_of"]
@@ -44,8 +44,9 @@ class Drain:
         self.clean = True
         """Whether every connection ended by itself, so far."""
         self._aborting = False
-        self._stopping = False
+        self._stopping: list[tuple[pykka.ActorRef[Any], pykka.Future[bool]]] | None = None
         self._pause = MIN_PAUSE
+        self._next: Timer | None = None
         self._network.draining = True
         self._deadline = self._loop.now + timeout
         if self._network.connections:
@@ -75,27 +76,36 @@ class Drain:
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Whether the connections have ended."""
-        if self._stopping:
-            return
-        network = self._network
-        if not network.connections:
+        """One step of the way down. The next is set first: Ctrl-C strikes anywhere, and must not end it halfway."""
+        if self._next is not None:
+            self._next.cancel()
+        self._pause = min(2 * self._pause, MAX_PAUSE)
+        self._next = self._loop.call_later(self._pause, self._look)
+        if self._stopping is not None:
+            self._await_actors(self._stopping)
+        elif not self._network.connections:
             self._stop_actors()
-        elif self._loop.now >= self._deadline and not self._aborting:
-            self._aborting = True
-            self._pause = MIN_PAUSE
-            self.clean = False
-            logger.warning("%d connections did not end in time and are reset", len(network.connections))
-            self._interrupt(self._living())  # first, so that every owner can hear of the end
-            for connection in list(network.connections):
-                connection.abort_for_shutdown()
-            self._deadline = self._loop.now + STOP_TIMEOUT
-            self._loop.call_later(0.0, self._look)
-        elif self._aborting and self._loop.now >= self._deadline:
-            self._stop_actors()  # an owner does not even handle its on_close: go on without
-        else:
-            self._pause = min(2 * self._pause, MAX_PAUSE)
-            self._loop.call_later(self._pause, self._look)
+        elif self._loop.now >= self._deadline:
+            if self._aborting:
+                self._stop_actors()  # an owner does not even handle its on_close: go on without
+            else:
+                self._abort()
+
+    def _abort(self) -> None:
+        """The time is over for connections to end by themselves."""
+        self._aborting = True
+        self._deadline = self._loop.now + STOP_TIMEOUT
+        self.clean = False
+        connections = list(self._network.connections)
+        logger.warning("%d connections did not end in time and are reset", len(connections))
+        self._interrupt(self._living())  # first, so that every owner can hear of the end
+        for connection in connections:
+            connection.abort_for_shutdown()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._pause = MIN_PAUSE
+        self._loop.call_soon(self._look)
 
     @staticmethod
     def _interrupt(refs: list[pykka.ActorRef[Any]]) -> None:
@@ -105,26 +115,23 @@ class Drain:
                 actor.actor_interrupt()
 
     def _stop_actors(self) -> None:
-        self._stopping = True
         living = self._living()
         self._interrupt([ref for ref in living if getattr(loop_actor_of(ref), "actor_starting", False)])
-        waiting = [(ref, ref.stop(block=False)) for ref in reversed(living)]
-        hurry = max(min(self._deadline, self._loop.now + STOP_TIMEOUT), self._loop.now)
-        deadline = hurry + STOP_TIMEOUT
+        self._hurry = max(min(self._deadline, self._loop.now + STOP_TIMEOUT), self._loop.now)
+        self._stopping = [(ref, ref.stop(block=False)) for ref in reversed(living)]
+        self._look_soon()
 
-        def check() -> None:
-            waiting[:] = [(ref, stopped) for ref, stopped in waiting if not is_there(stopped)]
-            if (waiting or self._loop.tasks) and self._loop.now < deadline:  # an on_stop may have begun before
-                if self._loop.now >= hurry:  # a handler that waits gives way to on_stop, which may take its time
-                    self._interrupt([ref for ref, _ in waiting if ref.is_alive()])
-                self._pause = min(2 * self._pause, MAX_PAUSE)
-                self._loop.call_later(self._pause, check)
-                return
-            for ref, _ in waiting:
-                logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
-            self._loop.stop()
-
-        self._loop.call_soon(check)
+    def _await_actors(self, stopping: list[tuple[pykka.ActorRef[Any], pykka.Future[bool]]]) -> None:
+        """Whether the actors have stopped. A handler that waits gives way to on_stop, which may take its time."""
+        waiting = [(ref, stopped) for ref, stopped in stopping if not is_there(stopped)]
+        if (waiting or self._loop.tasks) and self._loop.now < self._hurry + STOP_TIMEOUT:
+            self._stopping = waiting  # if none: an on_stop may have begun before
+            if self._loop.now >= self._hurry:
+                self._interrupt([ref for ref, _ in waiting if ref.is_alive()])
+            return
+        for ref, _ in waiting:
+            logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
+        self._loop.stop()
 
 
 def loop_of(ref: pykka.ActorRef[Any]) -> EventLoop | None:
@@ -143,6 +150,6 @@ def is_there(future: pykka.Future[Any]) -> bool:
         future.get(timeout=0)
     except (BlockingCall, pykka.Timeout):
         return False
-    except Exception:
-        return True  # what on_stop raised was logged
+    except BaseException:
+        return True  # what on_stop raised was logged, or has ended everything already
     return True

@@ -70,14 +70,16 @@ class Task:
             awaited.on_done(self._resume)
 
     def cancel(self, error: BaseException) -> None:
-        """End the coroutine where it waits (``GeneratorExit`` inside it); ``finished`` is called with ``error``."""
+        """End the coroutine where it waits (``GeneratorExit`` inside it); ``finished`` is called with ``error``, or
+        with the ``SystemExit`` or its like that the coroutine raises meanwhile."""
         if not self.done:
             self.done = True
             self._loop.tasks.discard(self)
             try:
                 self._close()
-            finally:
-                self._finished(None, error)
+            except BaseException as stronger:  # SystemExit or its like: it ends more than this coroutine
+                error = stronger
+            self._finished(None, error)
 
     def _close(self) -> None:
         coroutine = cast("CoroutineType[Any, Any, Any]", self._coroutine)
