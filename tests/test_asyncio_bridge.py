@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.in_time import TIMEOUT, in_time
 from theater_tcp import asyncio_bridge
 from theater_tcp.asyncio_bridge import CompanionLoop
-from theater_tcp.errors import ShutDown
+from theater_tcp.errors import LimitReached, ShutDown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -200,6 +201,58 @@ def test_g5_a_coroutine_that_refuses_to_be_cancelled_does_not_hold_up_the_end(mo
     for thread in companion_threads():
         thread.join(TIMEOUT)
     assert companion_threads() == []
+
+
+def test_g5_a_coroutine_that_ends_while_the_others_are_given_up_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asyncio_bridge, "CLOSE_TIMEOUT", 0.05)
+    companion = CompanionLoop("companion")
+    released = threading.Event()
+    begun = threading.Semaphore(0)
+
+    async def refuse() -> None:
+        begun.release()
+        while not released.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+    def release(_: Any) -> None:
+        released.set()
+        for thread in companion_threads():
+            thread.join(TIMEOUT)
+
+    stubborn = [companion.run(refuse()) for _ in range(2)]
+    assert all(begun.acquire(timeout=TIMEOUT) for _ in stubborn)
+    for outcome in stubborn:
+        outcome.on_done(release)  # the first that is given up lets the other one end
+    in_time(companion.close)
+    failed = [outcome for outcome in stubborn if outcome.failed]
+    assert len(failed) == 1
+    with pytest.raises(ShutDown):
+        failed[0].get()
+
+
+@pytest.mark.parametrize("lack", ["thread", "descriptor"])
+def test_g5_where_the_system_has_no_thread_or_descriptor_a_coroutine_is_refused_and_the_next_may_run(
+    companion: CompanionLoop, monkeypatch: pytest.MonkeyPatch, lack: str
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def no_loop() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        if lack == "thread":
+            patch.setattr(threading.Thread, "start", no_thread)
+        else:
+            patch.setattr(asyncio, "new_event_loop", no_loop)
+        with pytest.raises(LimitReached, match=r"^limit: the asyncio loop: (can't start new thread|.*Too many)"):
+            companion.run(asyncio.sleep(0)).get(timeout=TIMEOUT)
+    assert companion.run(asyncio.sleep(0, "slept")).get(timeout=TIMEOUT) == "slept"
 
 
 def test_the_end_closes_asynchronous_generators() -> None:

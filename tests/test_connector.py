@@ -548,6 +548,14 @@ def test_contract_01_a_name_that_does_not_resolve_is_unreachable(
     assert network.attempts == []
 
 
+def test_where_no_thread_is_left_to_resolve_a_name_the_limit_is_told(names: Names) -> None:
+    names.tables["mail.example.org"] = LimitReached("threads: can't start new thread")
+    future = names.connector.connect(NAME, 30.0)
+    names.wait_for_answer()
+    with pytest.raises(LimitReached, match="threads"):
+        future.get(timeout=0)
+
+
 def test_no_more_names_than_allowed_are_resolved_at_the_same_time(names: Names, network: FakeNetwork) -> None:
     names.gate.clear()
     names.tables = {f"host{number}.example": [v4(number)] for number in range(6)}

@@ -28,6 +28,7 @@ from theater_tcp.errors import (
     AddressInUse,
     BlockingCall,
     InvalidArgument,
+    LimitReached,
     NoSuchActor,
     NotFound,
     ShutDown,
@@ -405,6 +406,59 @@ def test_spawn_raises_what_an_async_on_start_raised(
         theater.spawn(Broken)
     assert ActorRegistry.get_all() == []
     assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("cls", [Echo, ThreadEcho])
+def test_g4_who_is_told_that_a_spawn_failed_finds_its_address_free(theater: Theater, cls: type[Any]) -> None:
+    class Broken(cls):  # type: ignore[misc]
+        def on_start(self) -> None:
+            super().on_start()
+            raise ValueError("no start")
+
+    left: Future[list[Any]] = Future()
+    gate = threading.Event()
+    theater.loop.call_soon(lambda: gate.wait(TIMEOUT))  # on_start can't open its listener before
+    started = theater.spawn_async(Broken)
+    started.on_done(lambda _: left.set(theater.listeners()))
+    gate.set()
+    with pytest.raises(ValueError, match="no start"):
+        started.get(timeout=TIMEOUT)
+    assert left.get(timeout=TIMEOUT) == []
+
+
+def test_g4_who_is_told_that_an_async_on_start_failed_finds_its_address_free(theater: Theater) -> None:
+    class Broken(Echo):
+        async def on_start(self) -> None:  # type: ignore[override]
+            super().on_start()
+            await opened
+            raise ValueError("no start")
+
+    opened: Future[None] = Future()
+    left: Future[list[Any]] = Future()
+    started = theater.spawn_async(Broken)
+    started.on_done(lambda _: left.set(theater.listeners()))
+    opened.set()
+    with pytest.raises(ValueError, match="no start"):
+        started.get(timeout=TIMEOUT)
+    assert left.get(timeout=TIMEOUT) == []
+
+
+def test_where_the_system_has_no_more_threads_nothing_is_started_and_nothing_left(
+    theater: Theater, thread_kind: type[Diary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    other = Theater()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(LimitReached, match=r"^limit: threads: can't start new thread$"):
+            theater.spawn(thread_kind)
+        with pytest.raises(LimitReached, match=r"^limit: threads: can't start new thread$"):
+            other.start()
+    assert ActorRegistry.get_all() == []
+    assert in_time(other.shutdown) is True
+    assert theater.spawn(thread_kind).is_alive()
 
 
 def test_a_listener_that_on_start_could_not_open_fails_the_spawn(theater: Theater) -> None:
@@ -1428,6 +1482,14 @@ def test_actors_started_where_no_theater_is_at_hand_say_what_is_missing(theater:
         with pytest.raises(RuntimeError, match=rf"{cls.__name__} lives in a Theater: start it by theater.spawn"):
             nowhere.run(cls.start)
     assert theater.spawn(LoopDiary).is_alive()
+
+
+def test_an_actor_on_the_loop_that_starts_where_the_theater_has_ended_is_refused(loop_kind: type[Diary]) -> None:
+    with Theater() as theater:
+        theater.shutdown()
+        with pytest.raises(ShutDown):
+            loop_kind.start()
+    assert ActorRegistry.get_all() == []
 
 
 # -- signals -------------------------------------------------------------------------------------------------------

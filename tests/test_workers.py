@@ -13,7 +13,7 @@ import pytest
 
 from tests.in_time import TIMEOUT, in_time
 from tests.peers import eventually
-from theater_tcp.errors import ShutDown
+from theater_tcp.errors import LimitReached, ShutDown
 from theater_tcp.future import Future
 from theater_tcp.workers import Workers
 
@@ -123,6 +123,27 @@ def test_a_thread_that_is_free_counts_for_one_job_only() -> None:
         outcomes = [submit(workers, barrier.wait, TIMEOUT) for _ in range(3)]
         assert sorted(outcome.get(timeout=TIMEOUT) for outcome in outcomes) == [0, 1, 2]
         in_time(workers.close)
+
+
+def test_where_the_system_has_no_more_threads_a_job_waits_for_those_that_are_there_or_is_refused(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    gate = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        for _ in range(5):  # more often than there may be threads
+            with pytest.raises(LimitReached, match=r"^limit: threads: can't start new thread$"):
+                submit(workers, int).get(timeout=TIMEOUT)
+    under_way = submit(workers, gate.wait, TIMEOUT)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        waiting = submit(workers, int, "42")
+    gate.set()
+    assert under_way.get(timeout=TIMEOUT)
+    assert waiting.get(timeout=TIMEOUT) == 42
 
 
 def test_no_job_is_lost_when_many_threads_submit_at_once(workers: Workers) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from theater_tcp.errors import InvalidArgument, ShutDown
+from theater_tcp.errors import InvalidArgument, LimitReached, ShutDown
 from theater_tcp.future import Future
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class CompanionLoop:
                 coroutine.close()
                 outcome.set_exception_value(ShutDown())
                 return outcome
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
-                self._thread.start()
-            running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            try:
+                loop = self._loop if self._loop is not None else self._start()
+            except (OSError, RuntimeError) as error:  # no descriptor, or no thread
+                coroutine.close()
+                outcome.set_exception_value(LimitReached(f"the asyncio loop: {error}"))
+                return outcome
+            running = asyncio.run_coroutine_threadsafe(coroutine, loop)
 
         def settle(done: concurrent.futures.Future[Any]) -> None:
             if outcome.done:
@@ -91,7 +94,21 @@ class CompanionLoop:
         if thread.is_alive():
             logger.warning("a coroutine on the asyncio loop did not end in %g s", CLOSE_TIMEOUT)
             for outcome in list(self._under_way):
-                outcome.set_exception_value(ShutDown("the coroutine did not end with the runtime"))
+                try:
+                    outcome.set_exception_value(ShutDown("the coroutine did not end with the runtime"))
+                except queue.Full:
+                    pass  # it did, at this moment
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            loop.close()
+            raise
+        self._loop, self._thread = loop, thread
+        return loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._ended:

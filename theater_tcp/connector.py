@@ -144,6 +144,8 @@ class Connector:
             targets = found.get()
         except OSError as error:
             race.fail(from_os_error(error, name))
+        except TheaterError as error:
+            race.fail(error)
         except Exception as error:  # a name that getaddrinfo can't even encode (UnicodeError)
             race.fail(Unreachable(f"{name}: {error}"))
         else:

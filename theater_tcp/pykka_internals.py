@@ -30,7 +30,7 @@ from pykka import ActorRegistry, ThreadingFuture
 from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
-from theater_tcp.errors import BlockingCall
+from theater_tcp.errors import BlockingCall, LimitReached
 from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future, arrival_of
 
@@ -142,13 +142,17 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
     started: Future[pykka.ActorRef[Any]] = Future()
     on_start = actor.on_start
 
+    def fail(error: BaseException) -> None:
+        ActorRegistry.unregister(actor.actor_ref)  # as pykka does, but for the log: who spawned it is told
+        actor.actor_stopped.set()
+        actor._actor_loop_teardown()  # already, for what the actor has opened; and again at the end of its thread
+        started.set_exception_value(error)
+
     def reporting() -> None:
         try:
             on_start()
         except BaseException as error:
-            ActorRegistry.unregister(actor.actor_ref)  # as pykka does, but for the log: who spawned it is told
-            actor.actor_stopped.set()
-            started.set_exception_value(error)
+            fail(error)
         else:
             started.set(actor.actor_ref)
         finally:
@@ -156,7 +160,10 @@ def start_threading_actor(actor: pykka.Actor) -> Future[pykka.ActorRef[Any]]:
 
     actor.on_start = reporting  # type: ignore[method-assign]
     ActorRegistry.register(actor.actor_ref)
-    actor._start_actor_loop()
+    try:
+        actor._start_actor_loop()
+    except RuntimeError as error:
+        fail(LimitReached(f"threads: {error}"))
     return started
 
 

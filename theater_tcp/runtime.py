@@ -24,7 +24,7 @@ from theater_tcp.actor_class import check_actor_class
 from theater_tcp.asyncio_bridge import CompanionLoop
 from theater_tcp.blocking import BlockingListenerHandle, TcpMixin
 from theater_tcp.drain import Drain, is_there, loop_actor_of, loop_of
-from theater_tcp.errors import BlockingCall, ShutDown
+from theater_tcp.errors import BlockingCall, LimitReached, ShutDown
 from theater_tcp.event_loop import EventLoop, running_loop
 from theater_tcp.fields import check_field
 from theater_tcp.future import Future, refuse_to_block
@@ -91,8 +91,13 @@ class Theater:
     def start(self) -> Self:
         """Run the event loop on a thread of its own."""
         self._begin()
-        self._thread = threading.Thread(target=self._run_loop, name=self.name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run_loop, name=self.name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more
+            self._close()
+            raise LimitReached(f"threads: {error}") from None
+        self._thread = thread
         return self
 
     def run(self, first: Callable[[], object] | None = None) -> None:
@@ -117,11 +122,7 @@ class Theater:
             raise self._failure
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the runtime has gone down, or the process is interrupted (SIGINT), at most ``timeout`` seconds.
-
-        Returns:
-            whether it has gone down.
-        """
+        """Whether the runtime has gone down: waits for that, or an interrupt (SIGINT), at most ``timeout`` seconds."""
         self._refuse_on_loop("wait()")
         try:
             return self._stopped.wait(timeout)

@@ -12,7 +12,7 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from theater_tcp.errors import ShutDown
+from theater_tcp.errors import LimitReached, ShutDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +48,14 @@ class Workers:
             if self._idle:
                 self._idle -= 1
             elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+                try:
+                    name = f"{self._name}-{self._threads + 1}"
+                    threading.Thread(target=self._work, name=name, daemon=True).start()
+                    self._threads += 1
+                except RuntimeError as error:  # the system's limit is lower
+                    if not self._threads:
+                        outcome.set_exception_value(LimitReached(f"threads: {error}"))
+                        return
             self._jobs.put((call, args, outcome))
 
     def close(self) -> None:
