@@ -24,6 +24,7 @@ import pykka
 from pykka import ActorDeadError, ActorRegistry
 
 from theater_tcp import pykka_internals
+from theater_tcp.errors import ShutDown
 from theater_tcp.future import Future
 from theater_tcp.mailbox import TURN, Idle, Mailbox, StopFlag
 from theater_tcp.task import Task
@@ -178,6 +179,9 @@ class LoopActor(pykka.Actor):
         if not hasattr(actor, "_actor_ref"):
             raise pykka_internals.unconstructed(cls)
         pykka_internals.registry().append(actor._actor_ref)
+        if actor.actor_inbox.loop.closed:
+            actor.actor_abandon()
+            raise ShutDown
         actor._start_actor_loop()
         return actor._actor_ref
 
@@ -264,10 +268,7 @@ class LoopActor(pykka.Actor):
     def actor_end_everything(self, error: BaseException) -> None:
         """What pykka does when a handler raises no ``Exception`` but ``SystemExit`` and the like: stop all actors."""
         logger.debug("%r in %s: stopping all actors", error, self)
-        envelope = self.actor_inbox.current
-        reply_to = None
-        if envelope is not None:
-            reply_to, envelope.reply_to = envelope.reply_to, None
+        reply_to = self.actor_inbox.take_asker()
         if not self.actor_stopped.is_set():
             try:
                 self._stop()
@@ -368,6 +369,7 @@ class LoopActor(pykka.Actor):
         else:  # whoever spawned it is told: no need for the log
             pykka_internals.registry().remove(self._actor_ref)
             self.actor_stopped.set()
+            self._ended()  # before it is told, as in _stop
             started.set_exception_value(error)
 
     def _handle_receive(self, message: Any) -> Any:
@@ -434,10 +436,7 @@ class LoopActor(pykka.Actor):
         if outcome.__class__ is not CoroutineType:
             self._ended()  # before pykka answers: who has stopped an actor finds its listeners closed
             return
-        envelope = self.actor_inbox.current
-        reply_to = None
-        if envelope is not None:  # who asked the actor to stop is answered when on_stop has ended
-            reply_to, envelope.reply_to = envelope.reply_to, None
+        reply_to = self.actor_inbox.take_asker()  # who asked the actor to stop is answered when on_stop has ended
 
         def finished(_: Any, error: BaseException | None) -> None:
             if error is not None:

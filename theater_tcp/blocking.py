@@ -287,12 +287,15 @@ class TcpMixin(pykka.Actor):
 
     def _stop(self) -> None:
         super()._stop()
-        try:  # before pykka answers: who has stopped an actor finds its listeners closed
-            _on_loop(self._theater.network, self._theater.ownership.ended, self._theater_owner)
-        except ShutDown:
-            pass
+        self._ended()  # before pykka answers: who has stopped an actor finds its listeners closed
 
     def _actor_loop_teardown(self) -> None:
+        self._ended()  # where a failure was the end
         super()._actor_loop_teardown()
-        network = self._theater.network
-        network.loop.call_soon(partial(self._theater.ownership.ended, self._theater_owner))
+
+    def _ended(self) -> None:
+        if self._theater_owner.alive:
+            try:
+                _on_loop(self._theater.network, self._theater.ownership.ended, self._theater_owner)
+            except ShutDown:
+                pass

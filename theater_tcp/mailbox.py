@@ -91,6 +91,13 @@ class Mailbox:
             return envelope
         raise Idle
 
+    def take_asker(self) -> Any:
+        """The future of who asked for what is being handled, or None. pykka doesn't settle it then: its taker does."""
+        envelope, asker = self.current, None
+        if envelope is not None:
+            asker, envelope.reply_to = envelope.reply_to, None
+        return asker
+
     def empty(self) -> bool:
         """Whether no envelope waits."""
         return not self.queue and self.first is None
