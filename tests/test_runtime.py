@@ -456,6 +456,10 @@ def test_where_the_system_has_no_more_threads_nothing_is_started_and_nothing_lef
             theater.spawn(thread_kind)
         with pytest.raises(LimitReached, match=r"^limit: threads: can't start new thread$"):
             other.start()
+        on_loop: Future[Any] = Future()
+        theater.loop.submit(theater.spawn_async, ThreadEcho, into=on_loop)
+        with pytest.raises(LimitReached, match=r"^limit: threads: can't start new thread$"):
+            on_loop.get(timeout=TIMEOUT)
     assert ActorRegistry.get_all() == []
     assert in_time(other.shutdown) is True
     assert theater.spawn(thread_kind).is_alive()

@@ -16,6 +16,7 @@ import pykka
 
 from theater_tcp.actor import hosting
 from theater_tcp.errors import ShutDown
+from theater_tcp.event_loop import running_loop
 from theater_tcp.future import Future, refuse_to_block
 from theater_tcp.opening import open_connection, open_listener
 from theater_tcp.ownership import CALLBACKS
@@ -294,8 +295,11 @@ class TcpMixin(pykka.Actor):
         super()._actor_loop_teardown()
 
     def _ended(self) -> None:
-        if self._theater_owner.alive:
+        network, owner = self._theater.network, self._theater_owner
+        if owner.alive and running_loop() is network.loop:  # which could not give it a thread
+            network.ownership.ended(owner)
+        elif owner.alive:
             try:
-                _on_loop(self._theater.network, self._theater.ownership.ended, self._theater_owner)
+                _on_loop(network, network.ownership.ended, owner)
             except ShutDown:
                 pass
