@@ -382,13 +382,16 @@ def test_spawn_raises_what_on_start_raised_and_the_actor_has_ended(
 
     class Broken(kind):  # type: ignore[valid-type,misc]
         def on_start(self) -> None:
+            refs.append(self.actor_ref)
             raise error
 
+    refs: list[pykka.ActorRef[Any]] = []
     for _ in range(20):
         with pytest.raises(ValueError, match="no start") as raised:
             theater.spawn(Broken)
         assert raised.value is error
         assert ActorRegistry.get_all() == []
+        assert not refs[-1].is_alive()
     assert errors(caplog) == []  # whoever spawned it was told
 
 
@@ -844,6 +847,34 @@ def test_g4_who_has_stopped_an_actor_finds_its_address_free(theater: Theater, cl
         with pytest.raises(ConnectionRefusedError):
             dial(address)
         ref = theater.spawn(cls, address)
+
+
+def test_g4_who_has_stopped_an_actor_whose_on_stop_had_to_wait_finds_its_listeners_closed(theater: Theater) -> None:
+    class Slow(Echo):
+        async def on_stop(self) -> None:  # type: ignore[override]
+            await gate
+
+    gate: Future[None] = Future()
+    left: Future[list[Any]] = Future()
+    stopped: Any = theater.spawn(Slow).stop(block=False)
+    stopped.on_done(lambda _: left.set(theater.listeners()))
+    gate.set()
+    assert left.get(timeout=TIMEOUT) == []
+
+
+def test_an_async_on_stop_may_say_good_bye_on_its_connections(theater: Theater) -> None:
+    class Polite(Echo):
+        async def on_stop(self) -> None:  # type: ignore[override]
+            await self.to_thread(int)
+            for connection in self.connections:
+                connection.send(b"bye")
+
+    ref = theater.spawn(Polite)
+    with dial(address_of(ref)) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        assert ref.stop(timeout=TIMEOUT)
+        assert peer.recv(3) == b"bye"
 
 
 # -- what would block ----------------------------------------------------------------------------------------------
@@ -1410,6 +1441,54 @@ def test_g5_an_actor_that_does_not_stop_holds_up_the_end_for_a_while_only(
         pass
     gate.set()
     assert on_thread.actor_stopped.wait(TIMEOUT)
+
+
+def test_g5_who_asked_an_actor_whose_on_stop_never_ends_is_told(
+    monkeypatch: pytest.MonkeyPatch, loop_kind: type[Diary]
+) -> None:
+    class Endless(loop_kind):  # type: ignore[valid-type,misc]
+        async def on_stop(self) -> None:
+            await Future[None]()
+
+    monkeypatch.setattr(drain, "STOP_TIMEOUT", 0.05)
+    theater = Theater().start()
+    ref = theater.spawn(Endless)
+    gate = threading.Event()
+    theater.loop.call_soon(lambda: gate.wait(TIMEOUT))  # the actor has its turn when all of them lie in its mailbox
+    ref.stop(block=False)
+    asked = ref.ask(lambda: 1, block=False)
+    gate.set()
+    in_time(lambda: theater.shutdown(0))
+    with pytest.raises(ActorDeadError):
+        asked.get(timeout=TIMEOUT)
+
+
+def test_g5_an_actor_that_starts_on_the_way_down_is_given_up_with_the_loop(
+    monkeypatch: pytest.MonkeyPatch, loop_kind: type[Diary]
+) -> None:
+    asked: list[pykka.Future[Any]] = []
+
+    async def wait() -> None:
+        await Future[None]()
+
+    class Parent(LoopDiary):
+        def on_stop(self) -> None:
+            late = loop_kind.start()
+            asked.extend(late.ask(message, block=False) for message in (wait, lambda: 1))
+            refs.append(late)
+
+    monkeypatch.setattr(drain, "STOP_TIMEOUT", 0.05)
+    refs: list[pykka.ActorRef[Any]] = []
+    theater = Theater().start()
+    theater.spawn(Parent)
+    in_time(lambda: theater.shutdown(0))
+    (late,) = refs
+    assert not late.is_alive()
+    asked.append(late.ask(lambda: 1, block=False))
+    for future in asked:
+        with pytest.raises(ActorDeadError):
+            future.get(timeout=TIMEOUT)
+    assert ActorRegistry.get_all() == []
 
 
 def test_g5_no_asker_hangs_when_the_theater_ends(loop_kind: type[Diary]) -> None:

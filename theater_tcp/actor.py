@@ -284,7 +284,6 @@ class LoopActor(pykka.Actor):
         """The loop has ended under this actor: no turn will come any more, and whoever asks or has asked is told so."""
         pykka_internals.registry().remove(self._actor_ref)
         self.actor_stopped.set()
-        self.actor_interrupt()
         box = self.actor_inbox
         if box.first is not None and box.first.reply_to is not None:  # the interrupted handler's asker
             box.first.reply_to.set_exception_value(ActorDeadError(f"{self} ended with its event loop"))
@@ -331,10 +330,12 @@ class LoopActor(pykka.Actor):
 
     def _go_on(self) -> None:
         """After a wait: to the messages that came meanwhile, or to the end if the actor was stopped in it."""
-        if self.actor_stopped.is_set():
-            self.actor_inbox.schedule()
-        else:
+        if not self.actor_stopped.is_set():
             self.actor_inbox.rest()
+        elif self.actor_inbox.loop.closed:
+            self._end_life()  # on_stop did not end in time: no turn comes any more
+        else:
+            self.actor_inbox.schedule()
 
     def _end_life(self) -> None:
         box = self.actor_inbox
