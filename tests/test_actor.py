@@ -122,6 +122,46 @@ def test_an_ended_actor_is_freed(loop: SteppedLoop) -> None:
     assert gone() is None
 
 
+def test_an_actor_whose_on_stop_had_to_wait_is_freed(loop: SteppedLoop) -> None:
+    gate: Future[None] = Future()
+    ref = Slow.start([], None, gate)
+    gone = weakref.ref(ref.actor_inbox.actor)  # type: ignore[attr-defined]
+    stopped = ref.stop(block=False)
+    loop.settle()
+    gate.set()
+    loop.settle()
+    assert stopped.get() is True
+    gc.collect()
+    assert gone() is None
+
+
+def test_two_threads_that_ask_first_for_an_urn_get_the_same(loop: SteppedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guard:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.asked = threading.Semaphore(0)
+
+        def __enter__(self) -> None:
+            self.asked.release()
+            assert self.lock.acquire(timeout=TIMEOUT)
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    guard = Guard()
+    monkeypatch.setattr("theater_tcp.actor._urn_guard", guard)
+    ref = Diary.start()
+    urns: list[str] = []
+    threads = [threading.Thread(target=lambda: urns.append(ref.actor_urn), daemon=True) for _ in range(2)]
+    with guard.lock:
+        for thread in threads:
+            thread.start()
+        assert all(guard.asked.acquire(timeout=TIMEOUT) for _ in threads)
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert urns == [ref.actor_urn] * 2
+
+
 # -- async handlers ------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +396,7 @@ def test_who_stops_an_actor_is_answered_when_its_async_on_stop_has_ended(loop: S
     loop.settle()
     assert isinstance(stopped, Future)
     assert not stopped.done
+    assert not late.done
     assert not ref.is_alive()
     gate.set()
     loop.settle()
@@ -363,6 +404,13 @@ def test_who_stops_an_actor_is_answered_when_its_async_on_stop_has_ended(loop: S
     assert diary == ["start", "stop"]
     with pytest.raises(ActorDeadError):
         late.get()
+
+
+def test_many_may_stop_an_actor_at_once_and_all_are_told_that_it_stopped(loop: SteppedLoop) -> None:
+    ref = Diary.start()
+    stops = [ref.stop(block=False) for _ in range(2 * TURN)]
+    loop.settle()
+    assert [stopped.get() for stopped in stops] == [True] * 2 * TURN
 
 
 def test_messages_that_come_while_on_stop_waits_are_refused(loop: SteppedLoop) -> None:
@@ -494,6 +542,44 @@ def test_ctrl_c_that_strikes_between_two_handlers_is_not_lost(loop: SteppedLoop)
     loop.settle()
     assert diaries == [["start", "handled", "stop"], ["start", "stop"]]
     assert not other.is_alive()
+
+
+@pytest.mark.parametrize("hook", ["async on_stop", "on_failure"])
+def test_ctrl_c_in_the_last_hooks_is_not_lost(loop: SteppedLoop, hook: str) -> None:
+    async def strikes(_actor: Any) -> None:
+        raise KeyboardInterrupt
+
+    def strikes_too(*_failure: Any) -> None:
+        raise KeyboardInterrupt
+
+    hooks = {"on_failure": strikes_too} if hook == "on_failure" else {"on_stop": strikes}
+    struck: Any = type("Struck", (Diary,), hooks)
+    ref = struck.start()
+    other = Diary.start()
+    ref.tell(lambda actor: 1 // 0 if hook == "on_failure" else actor.stop())
+    with pytest.raises(KeyboardInterrupt):
+        loop.settle()
+    loop.settle()
+    assert not ref.is_alive()
+    assert not other.is_alive()
+
+
+def test_system_exit_in_a_handler_and_in_on_stop_is_told_to_who_asked(loop: SteppedLoop) -> None:
+    class Exiting(Diary):
+        def on_stop(self) -> Any:
+            raise SystemExit(4)
+
+    ref = Exiting.start()
+    others: list[Any] = []
+    Diary.start(others)
+    answer = ask(ref, exit_plainly)
+    late = ask(ref, "late")
+    loop.settle()
+    with pytest.raises(SystemExit, match="3"):
+        answer.get()
+    with pytest.raises(ActorDeadError):
+        late.get()
+    assert others == ["start", "stop"]
 
 
 @pytest.mark.parametrize("hook", ["on_stop", "on_failure"])

@@ -262,6 +262,7 @@ def test_contract_01_when_an_attempt_fails_the_next_starts_at_once(
     names: Names, network: FakeNetwork, loop: SteppedLoop
 ) -> None:
     names.race(v6(1), v4(1), v6(2))
+    loop.turn(0.1)
     network.fail(v6(1))
     assert network.attempts == [v6(1), v4(1)]
     loop.turn(DELAY - 0.01)  # and has its time anew
@@ -334,12 +335,13 @@ def test_a_family_that_the_system_does_not_have_is_passed_over(names: Names, net
 
 
 def test_an_event_that_was_meant_for_an_earlier_socket_of_that_number_decides_nothing(
-    names: Names, network: FakeNetwork, loop: SteppedLoop, poller: ScriptedPoller
+    names: Names, network: FakeNetwork, loop: SteppedLoop, poller: ScriptedPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     future = names.race(v4(1))
     poller.ready = [(network.socket_to(v4(1)).number, WRITE)]
     loop.turn()
     assert not future.done
+    assert caplog.records == []
     network.succeed(v4(1))
     assert future.done
 
@@ -379,6 +381,15 @@ def test_contract_01_a_unix_socket_with_a_full_backlog_is_tried_again_until_the_
     attempts = len(network.attempts)
     loop.turn(1.0)
     assert len(network.attempts) == attempts
+
+
+def test_what_is_connected_leaves_no_deadline_behind(names: Names, network: FakeNetwork, loop: SteppedLoop) -> None:
+    """It would keep the socket, for as long as connecting might have taken."""
+    for number in range(200):
+        future = names.connector.connect(parse(f"192.0.2.{number}:25"), 30.0)
+        network.succeed(v4(number))
+        assert future.done
+    assert loop.timers < 100
 
 
 def test_several_races_don_t_disturb_each_other(names: Names, network: FakeNetwork, loop: SteppedLoop) -> None:

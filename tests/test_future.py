@@ -22,7 +22,7 @@ import pytest
 from tests.in_time import TIMEOUT, in_time
 from tests.stepped_loop import ScriptedPoller, SteppedLoop
 from theater_tcp.errors import BlockingCall
-from theater_tcp.future import Future, refuse_to_block
+from theater_tcp.future import Future, arrival_of, refuse_to_block
 from theater_tcp.task import Task
 
 if TYPE_CHECKING:
@@ -165,6 +165,26 @@ def test_who_gave_up_waiting_leaves_nothing_behind() -> None:
     assert future.get(timeout=0) == 1
 
 
+def test_an_outcome_that_comes_as_the_time_is_over_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of the wait and the look at who waits."""
+
+    class LastMoment:
+        def __init__(self) -> None:
+            self.entries = 0
+
+        def __enter__(self) -> None:
+            self.entries += 1
+            if self.entries == 2:  # the first was for the waiter
+                future.set(42)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    future: Future[int] = Future()
+    monkeypatch.setattr("theater_tcp.future._guard", LastMoment())
+    assert future.get(timeout=0) == 42
+
+
 def test_a_failure_that_is_raised_often_does_not_grow() -> None:
     future = failed(ValueError("no"))
     depths = []
@@ -300,6 +320,16 @@ def test_on_done_of_a_future_joined_with_one_of_pykka_s_own_calls_back() -> None
     theirs.set(2)
     assert called.wait(TIMEOUT)
     assert joined.get(timeout=TIMEOUT) == [1, 2]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
+def test_whatever_one_of_pykka_s_own_failed_with_arrives(error: BaseException) -> None:
+    theirs: pykka.ThreadingFuture[int] = pykka.ThreadingFuture()
+    arrived = arrival_of(theirs)
+    theirs.set_exception((type(error), error, None))
+    with pytest.raises(type(error)) as raised:
+        arrived.get(timeout=TIMEOUT)
+    assert raised.value is error
 
 
 def test_a_derived_future_can_be_followed() -> None:
@@ -488,7 +518,7 @@ def test_asyncio_can_gather_and_derive_futures() -> None:
     assert in_time(lambda: asyncio.run(main())) == ["1", 2, [1, 2]]
 
 
-def test_an_asyncio_task_that_awaits_a_future_can_be_cancelled() -> None:
+def test_an_asyncio_task_that_awaits_a_future_can_be_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     future: Future[int] = Future()
 
     async def main() -> str:
@@ -504,6 +534,7 @@ def test_an_asyncio_task_that_awaits_a_future_can_be_cancelled() -> None:
         return "no timeout"
 
     assert in_time(lambda: asyncio.run(main())) == "timed out"
+    assert caplog.records == []
 
 
 def test_a_future_that_is_settled_after_the_end_of_the_awaiting_asyncio_loop_is_no_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +133,36 @@ def test_a_message_that_comes_at_the_very_end_of_a_turn_gets_a_turn(loop: Steppe
     loop.settle()
     assert taker.taken == ["early", "late"]
     assert not taker.box.scheduled
+
+
+def test_a_message_that_comes_after_the_end_of_a_turn_gets_one_turn_and_not_two(loop: SteppedLoop) -> None:
+    """Between the two last looks at the queue: another thread asks for the turn then."""
+
+    class Raced(deque[Any]):
+        def __bool__(self) -> bool:
+            if len(self) == 0 and not taker.box.scheduled and late:
+                taker.box.put(late.pop())
+            return len(self) > 0
+
+    taker = Taker(loop)
+    taker.box.queue = Raced()
+    late = [Envelope("late")]
+    taker.box.put(Envelope("early"))
+    loop.settle()
+    assert taker.taken == ["early", "late"]
+    assert taker.turns == 2
+
+
+def test_the_end_does_not_mind_that_another_thread_refuses_the_last_message(taker: Taker) -> None:
+    class Raced(deque[Any]):
+        def __bool__(self) -> bool:
+            found = len(self) > 0
+            self.clear()
+            return found
+
+    taker.box.queue = Raced([Envelope("last")])
+    taker.box.close()
+    assert taker.box.closed
 
 
 def test_after_the_end_whoever_waits_for_an_answer_gets_actor_dead_error(taker: Taker) -> None:
@@ -272,6 +303,28 @@ def test_g5_a_wait_for_the_flag_on_a_loop_s_thread_raises_at_once(loop: SteppedL
         flag.wait(timeout)
     flag.set()
     assert flag.wait(timeout)
+
+
+def test_a_wait_for_the_flag_without_any_time_is_a_look_at_it() -> None:
+    flag = StopFlag()
+    assert not flag.wait(0)
+    assert not flag.wait(-1.0)
+    flag.set()
+    assert flag.wait(-1.0)
+
+
+def test_a_flag_that_goes_up_before_who_waits_can_be_woken_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Between:
+        def __enter__(self) -> None:
+            if not flag.is_set():
+                flag.set()
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    flag = StopFlag()
+    monkeypatch.setattr("theater_tcp.mailbox._guard", Between())
+    assert in_time(flag.wait)
 
 
 def test_who_waits_while_the_flag_goes_up_is_not_left_behind() -> None:

@@ -185,8 +185,6 @@ class Race:
 
     def run(self, targets: list[Target]) -> None:
         """Begin with the addresses, best first."""
-        if self._done:
-            return
         self._left = interleave(targets) if targets else []
         self._start_next()
 
