@@ -1235,6 +1235,70 @@ def test_a_second_request_can_hurry_and_not_delay() -> None:
     peer.close()
 
 
+def test_a_second_request_with_more_time_does_not_put_off_the_end() -> None:
+    theater = Theater().start()
+    with dial(address_of(theater.spawn(Echo))) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        theater.request_shutdown(0.01)
+        theater.request_shutdown(1000.0)
+        assert in_time(theater.wait)
+
+
+def test_an_owner_that_waits_for_something_else_hears_of_the_reset_of_its_connections_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its handler is ended first: nothing else of the way down comes before it has heard."""
+
+    class Waiting(Echo):
+        async def on_data(self, connection: Any, data: bytes) -> None:  # type: ignore[override]
+            connection.send(data)
+            await Future[None]()
+
+        def on_close(self, _connection: Any, reason: str) -> None:
+            heard.append(reason)
+
+    monkeypatch.setattr(drain, "STOP_TIMEOUT", 1000.0)
+    heard: list[str] = []
+    theater = Theater().start()
+    ref = theater.spawn(Waiting)
+    with dial(address_of(ref)) as busy, dial(address_of(ref)):
+        busy.sendall(b"x")
+        assert busy.recv(1) == b"x"
+        assert in_time(lambda: theater.shutdown(0)) is False
+    assert heard.count("shutdown") >= 1
+
+
+@pytest.mark.parametrize("cls", [TcpDiary, TcpThreadDiary])
+def test_on_the_way_down_nothing_is_opened(cls: type[Any]) -> None:
+    class Late(cls):  # type: ignore[misc]
+        def on_drain(self) -> None:
+            for call in (self.tcp.listen, self.tcp.connect):
+                with pytest.raises(ShutDown):
+                    call("127.0.0.1:1")
+            self.diary.append("refused")
+
+    theater = Theater().start()
+    diary: list[Any] = []
+    theater.spawn(Late, diary)
+    assert in_time(theater.shutdown) is True
+    assert diary == ["start", "refused", "stop"]
+
+
+@pytest.mark.parametrize("cls", [TcpDiary, TcpThreadDiary])
+def test_g4_nothing_is_opened_for_an_actor_that_has_ended(theater: Theater, cls: type[Any]) -> None:
+    """By what outlived it: a thread that it gave its interface to, or a callback of a future."""
+    ref = theater.spawn(cls)
+    tcp = ref.proxy().tcp.get(timeout=TIMEOUT)
+    ref.stop(timeout=TIMEOUT)
+    for call, address in ((tcp.listen, "127.0.0.1:0"), (tcp.connect, "127.0.0.1:1")):
+        outcome: Future[Any] = Future()
+        theater.loop.submit(call, address, into=outcome) if cls is TcpDiary else None
+        with pytest.raises(ShutDown):
+            outcome.get(timeout=TIMEOUT) if cls is TcpDiary else call(address)
+    assert theater.listeners() == []
+
+
 def test_an_actor_on_the_loop_may_ask_for_the_shutdown() -> None:
     theater = Theater().start()
     diary: list[Any] = []

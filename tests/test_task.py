@@ -144,6 +144,7 @@ def test_cancelling_ends_the_coroutine_where_it_waits(loop: SteppedLoop) -> None
     running.task.cancel(error)
     assert left == ["tidied up"]
     assert running.ended == [(None, error)]
+    assert loop.tasks == set()
     future.set(1)  # what it waited for comes too late
     loop.settle()
     running.task.cancel(ValueError("again"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.peers import TIMEOUT, cut, receive_exactly, receive_to_end, stuff
 from tests.support import KINDS, Owner, Stage, outcome_of, settled
-from theater_tcp import TcpActor
+from theater_tcp import Future, TcpActor
 from theater_tcp.errors import Busy, InvalidArgument, NoSuchActor, NotFound, NotOwner
 
 if TYPE_CHECKING:
@@ -190,6 +190,31 @@ def test_contract_10_a_target_that_can_not_take_it_is_no_such_actor_and_nothing_
     owner.call(connection.send, b"and answered")
     assert receive_exactly(peer, 12) == b"and answered"
     assert stage.theater.metrics().transfers == 0
+
+
+def test_contract_10_a_target_whose_on_stop_waits_is_no_such_actor_and_nothing_has_changed(
+    stage: Stage, kind: str
+) -> None:
+    class Stopping(TcpActor):
+        def handle_connection_transfer(self, _connection: Any) -> None:
+            raise AssertionError
+
+        async def on_stop(self) -> None:  # type: ignore[override]
+            begun.set()
+            await gate
+
+    gate: Future[None] = Future()
+    begun = threading.Event()
+    owner = stage.owner(kind)
+    connection, peer = owner.meet(mode="active")
+    target = stage.theater.spawn(Stopping)
+    target.stop(block=False)
+    assert begun.wait(TIMEOUT)
+    with pytest.raises(NoSuchActor):
+        owner.call(connection.transfer, target)
+    gate.set()
+    peer.sendall(b"still here")
+    assert owner.collect(10) == b"still here"
 
 
 @pytest.mark.parametrize("target", [None, 7, TcpActor, object()])
