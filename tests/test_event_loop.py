@@ -354,6 +354,34 @@ def test_timers_run_when_they_are_due_in_the_order_of_their_ends(loop: SteppedLo
     assert len(done) == 4
 
 
+def test_what_the_loop_s_own_thread_schedules_wakes_nobody(loop: SteppedLoop) -> None:
+    """A wake-up is a system call, and another turn for nothing."""
+    woken: list[bool] = []
+    loop.wake = lambda: woken.append(True)  # type: ignore[method-assign]
+    ran: list[bool] = []
+    loop.call_later(0, lambda: loop.call_soon(lambda: ran.append(True)))
+    loop.run_once()  # it sleeps until the timer
+    assert (ran, woken) == ([True], [])
+
+
+def test_who_enters_a_loop_late_finds_the_time_of_now() -> None:
+    """Deadlines that are set before the first turn count from then."""
+    loop = SteppedLoop(ScriptedPoller())
+    loop.hands.advance(1000.0)
+    with loop:
+        Deadlines[str](loop, print).set("key", 5.0)
+        assert loop.next_due == loop.hands.now + 5.0
+
+
+def test_a_failure_that_is_said_often_is_raised_once_and_a_later_one_again(loop: SteppedLoop) -> None:
+    for _ in range(2):
+        loop.fail(KeyboardInterrupt())
+        loop.fail(KeyboardInterrupt("the last one said"))
+        with pytest.raises(KeyboardInterrupt, match="the last one said"):
+            loop.settle()
+        loop.settle()
+
+
 def test_a_cancelled_timer_does_not_run_and_cancelling_is_always_harmless(loop: SteppedLoop) -> None:
     done: list[str] = []
     timer = loop.call_later(1.0, partial(done.append, "cancelled"))

@@ -1555,6 +1555,26 @@ def test_g5_an_actor_that_starts_on_the_way_down_is_given_up_with_the_loop(
     assert ActorRegistry.get_all() == []
 
 
+def test_g5_who_waits_for_a_connection_when_the_theater_ends_is_told_and_its_socket_closed() -> None:
+    theater = Theater().start()
+    before = open_descriptors()
+    with socket.socket() as full, socket.socket() as one, socket.socket() as two:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # for one more than that
+        for caller in (one, two):
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        tcp: Any = theater.spawn(TcpDiary).proxy().tcp.get(timeout=TIMEOUT)
+        connecting: Future[Any] = Future()
+        outcome: Future[Any] = Future()
+        theater.loop.submit(lambda: connecting.set(tcp.connect(f"127.0.0.1:{full.getsockname()[1]}")), into=outcome)
+        opened = connecting.get(timeout=TIMEOUT)
+        assert in_time(theater.shutdown) is True
+        with pytest.raises(ShutDown):
+            opened.get(timeout=TIMEOUT)
+    assert open_descriptors() <= before
+
+
 def test_g5_no_asker_hangs_when_the_theater_ends(loop_kind: type[Diary]) -> None:
     for _ in range(10):
         theater = Theater().start()
