@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -23,6 +24,7 @@ import pytest
 from pykka import ActorDeadError, ActorRegistry
 
 from tests.in_time import TIMEOUT, in_time
+from tests.peers import eventually
 from theater_tcp import Future, LoopActor, Settings, TcpActor, TcpMixin, Theater, drain
 from theater_tcp.errors import (
     AddressInUse,
@@ -1657,6 +1659,55 @@ def test_an_actor_on_the_loop_that_starts_where_the_theater_has_ended_is_refused
         with pytest.raises(ShutDown):
             loop_kind.start()
     assert ActorRegistry.get_all() == []
+
+
+def leave(actor: Any) -> None:
+    actor.behind.append(actor.actor_ref.ask("what comes behind the exit", block=False))
+    sys.exit(3)
+
+
+class ExitingEcho(Echo):
+    def on_data(self, _connection: Any, _data: bytes) -> Any:
+        leave(self)
+
+
+class AsyncExitingEcho(Echo):
+    async def on_data(self, _connection: Any, _data: bytes) -> None:  # type: ignore[override]
+        leave(self)
+
+
+class LateExitingEcho(Echo):
+    async def on_data(self, _connection: Any, _data: bytes) -> None:  # type: ignore[override]
+        await self.to_thread(int)
+        leave(self)
+
+
+class ExitingThreadEcho(ThreadEcho):
+    def on_data(self, _connection: Any, _data: bytes) -> Any:
+        leave(self)
+
+
+@pytest.mark.parametrize("cls", [ExitingEcho, AsyncExitingEcho, LateExitingEcho, ExitingThreadEcho])
+@pytest.mark.parametrize("other_cls", [TcpDiary, TcpThreadDiary])
+def test_an_exit_in_a_callback_stops_all_actors_by_pykka_s_rules_and_closes_what_they_had(
+    theater: Theater, cls: type[Any], other_cls: type[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    diary: list[Any] = []
+    cls.behind = []
+    other = theater.spawn(other_cls, diary)
+    ref = theater.spawn(cls)
+    address = address_of(ref)
+    with dial(address) as peer:
+        peer.sendall(b"x")
+        for stopped in (ref, other):
+            assert in_time(stopped.actor_stopped.wait)
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+    eventually(lambda: theater.listeners() == [] and diary == ["start", "stop"])
+    with pytest.raises(ActorDeadError):
+        cls.behind.pop().get(timeout=TIMEOUT)
+    assert do(theater.spawn(LoopDiary), lambda: 1) == 1  # the runtime goes on
+    assert "the event loop failed" not in errors(caplog)
 
 
 # -- signals -------------------------------------------------------------------------------------------------------

@@ -310,7 +310,6 @@ class EventLoop:
 
     def leave(self) -> None:
         """The calling thread does not run the loop any more."""
-        self.sleeping = False  # an interrupt may have ended the sleep
         _here.loop = None
         self.thread_id = None
 
