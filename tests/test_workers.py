@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import gc
 import threading
 import weakref
 from queue import SimpleQueue
@@ -230,3 +232,23 @@ def test_an_ended_job_keeps_nothing_alive(workers: Workers) -> None:
     for _ in range(3):
         submit(workers, int).get(timeout=TIMEOUT)
     assert gone() is None
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_thread_that_waits_keeps_nothing_of_its_last_job(workers: Workers, raises: bool) -> None:
+    class Thing(Exception):
+        pass
+
+    def job(argument: Thing) -> Thing:
+        if raises:
+            raise argument
+        return argument
+
+    argument = Thing()
+    gone = weakref.ref(argument)
+    outcome = submit(workers, job, argument)
+    with contextlib.suppress(Thing):
+        outcome.get(timeout=TIMEOUT)
+    del argument, outcome
+    gc.collect()
+    eventually(lambda: gone() is None)  # the thread may be at its last line

@@ -86,6 +86,7 @@ class Workers:
                 outcome.set_exception_value(error)
             else:
                 outcome.set(value)
+                del value
             del job, call, args, outcome  # nothing is kept alive while the thread waits
             with self._lock:
                 # A job that waits already is taken next, without being announced to an idle thread.
