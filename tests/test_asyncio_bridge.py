@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import errno
+import gc
+import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,6 +82,19 @@ def test_coroutines_run_side_by_side_on_one_loop_and_one_thread(companion: Compa
     first, second = asyncio.Event(), asyncio.Event()
     futures = [companion.run(meet(first, second)), companion.run(meet(second, first))]
     assert [future.get(timeout=TIMEOUT) for future in futures] == ["met", "met"]
+
+
+def test_what_a_coroutine_returned_is_kept_by_nobody_but_its_future(companion: CompanionLoop) -> None:
+    class Value:
+        pass
+
+    async def make() -> Value:
+        return Value()
+
+    gone = weakref.ref(companion.run(make()).get(timeout=TIMEOUT))
+    companion.run(asyncio.sleep(0)).get(timeout=TIMEOUT)  # the loop may have been at its last line
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_thread_is_started_by_the_first_coroutine_only() -> None:
@@ -179,7 +195,9 @@ def test_g5_a_coroutine_that_blocks_its_thread_does_not_hold_up_the_end(
     assert companion_threads() == []
 
 
-def test_g5_a_coroutine_that_refuses_to_be_cancelled_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_g5_a_coroutine_that_refuses_to_be_cancelled_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(asyncio_bridge, "CLOSE_TIMEOUT", 0.05)
     companion = CompanionLoop("companion")
     begun, released = threading.Event(), threading.Event()
@@ -201,6 +219,7 @@ def test_g5_a_coroutine_that_refuses_to_be_cancelled_does_not_hold_up_the_end(mo
     for thread in companion_threads():
         thread.join(TIMEOUT)
     assert companion_threads() == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_g5_a_coroutine_that_ends_while_the_others_are_given_up_does_not_hold_up_the_end(

@@ -124,7 +124,13 @@ def removed(files: Files) -> None:
     files.key.unlink()
 
 
-@pytest.mark.parametrize("happened", [replaced, altered, grown, removed])
+def overwritten(files: Files) -> None:
+    status = files.cert.stat()
+    files.cert.write_bytes(bytes(status.st_size))  # as long as before, and as old by the one time that can be set
+    os.utime(files.cert, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("happened", [replaced, altered, grown, overwritten, removed])
 def test_a_file_that_is_replaced_altered_or_gone_has_changed(files: Files, happened: Callable[[Files], None]) -> None:
     credentials = ServerCredentials(files.tls())
     happened(files)
@@ -458,6 +464,20 @@ def test_what_was_refused_is_looked_at_again_though_no_file_has_changed(
     stage.after(10)
     assert stage.counted == (1, 1)
     assert shown(credentials.context) == "other.example.org"
+
+
+def test_files_that_are_wrong_again_after_they_were_right_are_told_again(
+    stage: Stage, files: Files, certificates: Certificates
+) -> None:
+    stage.all.server(files.tls(reload=10))
+    for number in (1, 2):
+        shutil.copy(str(certificates.other.cert), files.cert)
+        stage.after(10)
+        files.put(certificates.server)
+        stage.after(10)
+        assert stage.counted == (number, number)
+    stage.after(10)
+    assert stage.counted == (2, 2)
 
 
 def test_wrong_files_are_told_once_and_the_old_ones_stay_until_they_are_right(

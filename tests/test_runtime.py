@@ -1577,6 +1577,27 @@ def test_g5_who_waits_for_a_connection_when_the_theater_ends_is_told_and_its_soc
     assert open_descriptors() <= before
 
 
+def test_a_turn_that_an_actor_with_a_thread_takes_after_the_end_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Busy(ThreadEcho):
+        def on_data(self, connection: Any, data: bytes) -> None:
+            connection.send(data)
+            gate.wait(TIMEOUT)
+
+    monkeypatch.setattr(drain, "STOP_TIMEOUT", 0.05)
+    gate = threading.Event()
+    theater = Theater().start()
+    ref = theater.spawn(Busy)
+    with dial(address_of(ref)) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        in_time(lambda: theater.shutdown(0))  # its connection's end lies in its mailbox
+    gate.set()
+    assert in_time(ref.actor_stopped.wait)
+    assert errors(caplog) == []
+
+
 def test_g5_no_asker_hangs_when_the_theater_ends(loop_kind: type[Diary]) -> None:
     for _ in range(10):
         theater = Theater().start()

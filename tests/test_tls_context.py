@@ -224,6 +224,7 @@ def many(certificates: Certificates) -> ssl.SSLContext:
     [
         ("exact.example.net", "exact.example.net"),
         ("EXACT.example.NET", "exact.example.net"),
+        ("exact.example.net.", "exact.example.net"),
         ("any.example.net", "*.example.net"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
         ("bücher.example", "xn--bcher-kva.example"),

@@ -105,6 +105,26 @@ def test_contract_03_accept_gives_the_first_that_is_done_and_not_the_first_that_
     owner.speaks(connection, silent)
 
 
+def test_contract_03_those_that_are_through_are_given_in_turn_and_are_their_owners_then(
+    stage: TlsStage, kind: str
+) -> None:
+    owner = stage.owner(kind, without=["handle_connection"])
+    listener = listen(owner)
+    accepting = owner.begin(listener.accept)
+    peers = [dial_tls(stage, listener.address) for _ in range(3)]
+    eventually(lambda: stage.theater.metrics().accepted == 3)
+    for number, peer in enumerate(peers, start=1):
+        peer.handshake()
+        eventually(lambda number=number: stage.theater.metrics().handshakes == number)  # type: ignore[misc]
+    handles = [outcome_of(accepting), owner.call(listener.accept), owner.call(listener.accept)]
+    for connection, peer in zip(handles, peers, strict=True):
+        owner.call(connection.activate)
+        owner.speaks(connection, peer)
+        owner.call(connection.set_active, "active")
+        peer.sock.close()
+        owner.expect("on_close", "tls-truncated")
+
+
 def test_contract_03_those_that_are_through_and_that_nobody_asks_for_are_closed_after_pending_timeout(
     stage: TlsStage, kind: str
 ) -> None:
@@ -166,6 +186,16 @@ def test_contract_03_data_in_the_last_segment_of_the_handshake_waits_for_the_act
     else:
         owner.expect("on_data", b"early data")
     owner.hears_nothing()
+
+
+def test_contract_05_pending_timeout_holds_for_what_an_accept_was_given(stage: TlsStage, kind: str) -> None:
+    owner = stage.owner(kind, without=["handle_connection"])
+    listener = listen(owner, pending_timeout=0.1)
+    accepting = owner.begin(listener.accept)
+    peer = dial_tls(stage, listener.address).handshake()
+    outcome_of(accepting)
+    owner.expect("on_close", "timeout")
+    assert peer.receive_to_end() == b""
 
 
 def test_contract_05_pending_timeout_begins_when_the_handshake_is_done(stage: TlsStage, kind: str) -> None:

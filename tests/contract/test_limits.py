@@ -297,6 +297,10 @@ def test_contract_20_accept_pause_is_a_pause(monkeypatch: pytest.MonkeyPatch) ->
         stage.dial(listener.address)
         eventually(lambda: Aborting.errors == [])
         owner.hears_nothing()
+        accepting = owner.begin(listener.accept).get(timeout=TIMEOUT)  # who asks now has to wait like the others
+        stage.pass_turns()
+        assert not accepting.done
+        assert stage.theater.metrics().accepted == 0
 
 
 def test_contract_20_a_listening_socket_that_fails_for_good_ends_its_listener_and_is_logged(
