@@ -1674,11 +1674,12 @@ def test_actors_started_where_no_theater_is_at_hand_say_what_is_missing(theater:
     assert theater.spawn(LoopDiary).is_alive()
 
 
-def test_an_actor_on_the_loop_that_starts_where_the_theater_has_ended_is_refused(loop_kind: type[Diary]) -> None:
+@pytest.mark.parametrize("cls", [LoopDiary, TcpDiary, TcpThreadDiary])
+def test_an_actor_of_a_theater_that_has_ended_does_not_start(cls: type[Diary]) -> None:
     with Theater() as theater:
         theater.shutdown()
         with pytest.raises(ShutDown):
-            loop_kind.start()
+            cls.start()
     assert ActorRegistry.get_all() == []
 
 

@@ -245,6 +245,8 @@ class TcpMixin(pykka.Actor):
         theater = hosting.get(None)
         if theater is None:
             raise RuntimeError(f"{type(self).__name__} lives in a Theater: start it by theater.spawn(...)")
+        if theater.network.draining:
+            raise ShutDown
         super().__init__(*args, **kwargs)
         self._theater: Theater = theater
         self._theater_owner = theater.ownership.enrol(self, BlockingConnectionHandle, None)
