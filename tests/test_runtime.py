@@ -377,11 +377,10 @@ def test_spawn_raises_what_the_constructor_raised(theater: Theater, kind: type[D
     assert theater.ownership.owners() == []  # no connection can be transferred to it
 
 
+@pytest.mark.parametrize("error", [ValueError("no start"), SystemExit("no start")])
 def test_spawn_raises_what_on_start_raised_and_the_actor_has_ended(
-    theater: Theater, kind: type[Diary], caplog: pytest.LogCaptureFixture
+    theater: Theater, kind: type[Diary], error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = ValueError("no start")
-
     class Broken(kind):  # type: ignore[valid-type,misc]
         def on_start(self) -> None:
             refs.append(self.actor_ref)
@@ -389,7 +388,7 @@ def test_spawn_raises_what_on_start_raised_and_the_actor_has_ended(
 
     refs: list[pykka.ActorRef[Any]] = []
     for _ in range(20):
-        with pytest.raises(ValueError, match="no start") as raised:
+        with pytest.raises(type(error), match="no start") as raised:
             theater.spawn(Broken)
         assert raised.value is error
         assert ActorRegistry.get_all() == []
