@@ -48,7 +48,7 @@ class Drain:
         self._pause = MIN_PAUSE
         self._next: Timer | None = None
         self._network.draining = True
-        self._deadline = self._loop.now + timeout
+        self._deadline = self._hurry = self._loop.now + timeout
         if self._network.connections:
             logger.info("going down: %d connections have %g s to end", len(self._network.connections), timeout)
         for listener in list(self._network.listeners.values()):
@@ -131,6 +131,7 @@ class Drain:
             return
         for ref, _ in waiting:
             logger.warning("%s did not stop in %g s", ref, STOP_TIMEOUT)
+        self._stopping = []  # each is told once, though there may be another look before the loop ends
         self._loop.stop()
 
 
