@@ -188,6 +188,20 @@ def test_contract_20_backlog_bounds_what_the_kernel_holds(stage: Stage) -> None:
             peer.close()
 
 
+def test_contract_20_backlog_bounds_what_the_kernel_holds_of_a_unix_socket_too(stage: Stage, tmp_path: Path) -> None:
+    owner = stage.owner("loop", without=["handle_connection"])
+    owner.listen(f"unix:{tmp_path}/socket", backlog=1)
+    tries = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    try:
+        for peer in tries:
+            peer.setblocking(False)
+        answers = [peer.connect_ex(f"{tmp_path}/socket") for peer in tries]
+        assert answers == [0, 0, errno.EAGAIN], "one more than the backlog, as Linux counts"
+    finally:
+        for peer in tries:
+            peer.close()
+
+
 class Server:
     """The process of exhaustion_server.py."""
 

@@ -30,6 +30,16 @@ def test_contract_02_port_0_works_and_the_real_port_is_told(stage: Stage, kind: 
     owner.expect("handle_connection")
 
 
+def test_contract_02_all_of_ipv6_is_ipv6_alone_and_leaves_the_port_to_others(stage: Stage, kind: str) -> None:
+    owner = stage.owner(kind)
+    port = owner.listen("[::]:0").address.rpartition(":")[2]
+    with pytest.raises(ConnectionRefusedError):
+        stage.dial(f"127.0.0.1:{port}")
+    stage.dial(f"[::1]:{port}")
+    owner.expect("handle_connection")
+    owner.hears_nothing()
+
+
 def test_contract_02_all_interfaces_means_both_families(stage: Stage, kind: str) -> None:
     owner = stage.owner(kind)
     port = owner.listen("*:0").address.rpartition(":")[2]
